@@ -1,0 +1,49 @@
+"""Find out how robust a medical image model is.
+
+Attacks, defences and evaluation as pure functions that `jit`, `vmap`, `pmap` and `shard_map`:
+
+    import jax, advjax
+    from advjax import attacks, losses, threat
+
+    @jax.jit
+    def attacked(params, key, x, y, eps):
+        objective = attacks.from_logits(lambda x: model.apply(params, x),
+                                        loss=losses.cross_entropy)
+        attack = attacks.pgd(objective, threat.linf(), num_steps=20, step_size=0.25)
+        return attacks.run(attack, key, x, y, eps)
+
+Importing `advjax` loads what jax, numpy, optax and chex load and nothing else; `advjax.models`,
+`advjax.data`, `advjax.training`, ... are imported when first used.
+"""
+
+import importlib
+from typing import Any
+
+from advjax import attacks, criteria, losses, random, threat, types
+from advjax._version import __version__
+from advjax.status import Status
+
+_LAZY = ("checkpoint", "data", "engine", "metrics", "models", "report", "store", "testing",
+         "training")  # fmt: skip
+
+__all__ = [
+    "Status",
+    "__version__",
+    "attacks",
+    "criteria",
+    "losses",
+    "random",
+    "threat",
+    "types",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a package on first use, so that `import advjax` stays light."""
+    if name in _LAZY:
+        return importlib.import_module(f"advjax.{name}")
+    raise AttributeError(f"module 'advjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_LAZY])

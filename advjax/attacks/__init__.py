@@ -1,0 +1,62 @@
+"""Attacks as compositions of an objective, a direction, a ball and a start.
+
+    objective = attacks.from_logits(lambda x: model.apply(params, x), loss=losses.cross_entropy)
+    attack = attacks.pgd(objective, threat.linf(), num_steps=20, step_size=0.25)
+    result = attacks.run(attack, key, x, y, eps)
+
+An attack of your own is a chain of optax transforms:
+
+    direction = optax.chain(optax.scale_by_adam(), attacks.scale_by_eps(0.1))
+    attack = attacks.build_attack(objective, direction, threat.linf(), num_steps=40)
+"""
+
+from advjax.attacks._aliases import bim, cw_linf, difgsm, fgsm, mifgsm, pgd, rs_fgsm, tifgsm
+from advjax.attacks._directions import (
+    normalise_by_mean_abs,
+    scale_by_eps,
+    scale_by_step_size_abs,
+    smooth_gradient,
+    steepest,
+)
+from advjax.attacks._kernel import build_attack
+from advjax.attacks._nesterov import nifgsm
+from advjax.attacks._objective import from_logits
+from advjax.attacks._runners import run
+from advjax.attacks._smia import smia, with_stabilisation
+from advjax.attacks._table import ATTACKS, by_name
+from advjax.attacks._wrappers import ensemble, with_eot, with_input_diversity
+from advjax.types import Attack, AttackResult, AttackSpec, AttackState, Cost, Eval, Objective
+
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "AttackResult",
+    "AttackSpec",
+    "AttackState",
+    "Cost",
+    "Eval",
+    "Objective",
+    "bim",
+    "build_attack",
+    "by_name",
+    "cw_linf",
+    "difgsm",
+    "ensemble",
+    "fgsm",
+    "from_logits",
+    "mifgsm",
+    "nifgsm",
+    "normalise_by_mean_abs",
+    "pgd",
+    "rs_fgsm",
+    "run",
+    "scale_by_eps",
+    "scale_by_step_size_abs",
+    "smia",
+    "smooth_gradient",
+    "steepest",
+    "tifgsm",
+    "with_eot",
+    "with_input_diversity",
+    "with_stabilisation",
+]

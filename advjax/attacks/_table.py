@@ -1,0 +1,42 @@
+"""Attacks by name, for the command line, the engine and the contract tests."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from advjax.attacks._aliases import bim, cw_linf, difgsm, fgsm, mifgsm, pgd, rs_fgsm, tifgsm
+from advjax.attacks._nesterov import nifgsm
+from advjax.attacks._smia import smia
+from advjax.types import Attack, Ball, Objective
+
+ATTACKS: dict[str, Callable[..., Attack]] = {
+    "bim": bim,
+    "cw_linf": cw_linf,
+    "difgsm": difgsm,
+    "fgsm": fgsm,
+    "mifgsm": mifgsm,
+    "nifgsm": nifgsm,
+    "pgd": pgd,
+    "rs_fgsm": rs_fgsm,
+    "smia": smia,
+    "tifgsm": tifgsm,
+}
+"""Name -> factory `(objective, ball, *, ...) -> Attack`."""
+
+
+def by_name(name: str, objective: Objective, ball: Ball, **options: Any) -> Attack:
+    """Build an attack from its name; an option that is None is left at its default.
+
+    Raises:
+      ValueError: the attack is unknown, or it has no such option.
+    """
+    if name not in ATTACKS:
+        raise ValueError(f"attack {name!r} is unknown; known: {', '.join(sorted(ATTACKS))}")
+    given = {k: v for k, v in options.items() if v is not None}
+    known = set(inspect.signature(ATTACKS[name]).parameters) - {"objective", "ball"}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ValueError(
+            f"attack {name!r} has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+        )
+    return ATTACKS[name](objective, ball, **given)

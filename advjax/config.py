@@ -1,0 +1,168 @@
+"""What a run is made of, as frozen dataclasses: the command line, the config files under
+`experiments/configs/` and the `config.json` of every run are these, field by field.
+
+Nothing here imports anything: a config is data. The floors above turn it into objects.
+"""  # noqa: D205
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from."""
+
+    source: str = "phantom:dermoscopy"
+    """`phantom:dermoscopy | phantom:xray | phantom:ct`, `npz:PATH`, `folder:PATH`. A relative
+    PATH is looked up in the working directory, then in `$ADVJAX_DATA_DIR`."""
+    size: int | None = None
+    """Height and width in pixels; None keeps what the source has (phantoms: 32)."""
+    num_train: int | None = None
+    """At most this many training images; None: all (phantoms: 2048)."""
+    num_val: int | None = None
+    """At most this many validation images; None: all (phantoms: 256)."""
+    num_test: int | None = None
+    """At most this many test images; None: all (phantoms: 512)."""
+    seed: int = 0
+    """Seed of the phantoms and of every random split."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network."""
+
+    name: str = "resnet18"
+    """`resnet18 | resnet34 | resnet50 | small_cnn`."""
+    width: int = 64
+    """Channels of the first stage (64 in the papers; 8 to 16 is enough for 32x32 on a CPU)."""
+    stem: str = "cifar"
+    """`cifar` (3x3, stride 1) or `imagenet` (7x7, stride 2, max-pool)."""
+    mean: float = 0.5
+    """Subtracted from the pixels inside the model."""
+    std: float = 0.25
+    """Divided by inside the model."""
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """One attack of an evaluation, or the inner attack of adversarial training."""
+
+    name: str = "pgd"
+    """`fgsm | rs_fgsm | bim | pgd | mifgsm | nifgsm | difgsm | tifgsm | cw_linf | smia`."""
+    norm: str = "linf"
+    """`linf` or `l2`."""
+    num_steps: int | None = None
+    """Steps; None: the default of the attack."""
+    step_size: float | None = None
+    """Step relative to eps; None: the default of the attack."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of training images; all zero or False switches augmentation off."""
+
+    flip_horizontal: bool = False
+    """Mirror left-right with probability 1/2."""
+    flip_vertical: bool = False
+    """Mirror up-down with probability 1/2."""
+    rotate_degrees: float = 0.0
+    """Rotate by an angle uniform in [-d, d]; at most 20 makes medical sense."""
+    crop_padding: int = 0
+    """Pad by this many pixels (reflected) and crop back at random."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How parameters move."""
+
+    name: str = "sgd"
+    """`sgd` (Nesterov momentum) or `adam`."""
+    learning_rate: float = 0.1
+    """Peak learning rate."""
+    schedule: str = "onecycle"
+    """`onecycle`, `cosine` or `constant`."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 5e-4
+    """Decoupled from the loss for adam, added to the gradient for sgd; kernels only."""
+    grad_clip: float | None = None
+    """Clip the global gradient norm at this value."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    out: str = "runs/train"
+    """Folder of the run: config.json, metrics.jsonl, checkpoints/."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    method: str = "standard"
+    """`standard | fgsm | pgd | mixed`."""
+    eps: float = 8 / 255
+    """Training budget in [0, 1] pixel units (ignored by `standard`)."""
+    norm: str = "linf"
+    """`linf` or `l2`, the ball of training."""
+    attack_steps: int = 7
+    """Steps of the training attack (pgd, and the PGD third of mixed)."""
+    attack_step_size: float | None = None
+    """Its step relative to eps; None: 2.5 / attack_steps."""
+    batch_norm_attack: str = "eval"
+    """Batch-norm while attacking: `eval` (running statistics) or `batch`."""
+    batch_norm_update: str = "adversarial"
+    """Which images update the running statistics: `clean`, `adversarial` or `both`."""
+    epochs: int = 10
+    batch_size: int = 64
+    balanced: bool = False
+    """Sample classes equally often (single-label data)."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the parameters; evaluated when set."""
+    seed: int = 0
+    select_by: str = "auto"
+    """What picks the best checkpoint on the validation split: `clean`, `robust` or `auto`
+    (clean for `standard`, robust otherwise)."""
+    val_attack: AttackConfig = field(default_factory=lambda: AttackConfig(name="pgd", num_steps=10))
+    val_eps: float | None = None
+    """Budget of the robust validation; None: `eps`."""
+    val_examples: int | None = None
+    """At most this many validation images for the robust validation; None: all."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints; the newest two and the best are kept."""
+    devices: int = 1
+    """Devices that share each batch."""
+
+
+DEFAULT_ATTACKS = (
+    AttackConfig(name="fgsm"),
+    AttackConfig(name="bim", num_steps=10),
+    AttackConfig(name="pgd", num_steps=20),
+    AttackConfig(name="mifgsm", num_steps=10),
+    AttackConfig(name="smia", num_steps=10),
+)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """One evaluation: models x attacks x budgets."""
+
+    out: str = "runs/evaluate"
+    """Folder of rows/*.parquet, manifest.json and the report."""
+    runs: tuple[str, ...] = ()
+    """Folders of training runs; each becomes one model of the report."""
+    checkpoint: str = "best"
+    """`best` (by the validation split) or `latest`."""
+    attacks: tuple[AttackConfig, ...] = DEFAULT_ATTACKS
+    epsilons: tuple[float, ...] = tuple(i / 510 for i in range(1, 17))
+    """Budgets in [0, 1] pixel units, strictly increasing."""
+    restarts: int = 1
+    num_examples: int | None = None
+    """The first so many test images; None: all."""
+    split: str = "test"
+    batch_size: int = 128
+    """Rows (example x budget) attacked at once."""
+    seed: int = 0
+    bootstrap: int = 1000
+    """Resamples of the 95 % intervals."""
+    panels: int = 6
+    """Examples shown as images in the report."""

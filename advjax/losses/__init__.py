@@ -1,0 +1,18 @@
+"""Losses of ONE example, `(output, target) -> []`. Attacks ascend them, training descends.
+
+`LOSSES` is the table that the contract tests run over.
+"""
+
+from advjax.losses._classification import cross_entropy, cw_margin, kl
+from advjax.losses._multilabel import binary_cross_entropy
+
+bce = binary_cross_entropy
+
+LOSSES = {
+    "binary_cross_entropy": binary_cross_entropy,
+    "cross_entropy": cross_entropy,
+    "cw_margin": cw_margin,
+    "kl": kl,
+}
+
+__all__ = ["LOSSES", "bce", "binary_cross_entropy", "cross_entropy", "cw_margin", "kl"]

@@ -1,0 +1,15 @@
+"""Threat models: balls around an image, intersected with the bounds of the pixels.
+
+    ball = threat.linf()                       # |x - x0| <= eps everywhere, x in [0, 1]
+    ball = threat.l2(bounds=(-1.0, 1.0))       # Euclidean, other bounds
+    ball = threat.masked(threat.linf(), mask)  # only where mask is true
+
+The functions of a `Ball` see one example; `threat.over_rows(ball)` gives the batched ones.
+"""
+
+from advjax.threat._balls import BALLS, by_name, l2, linf
+from advjax.threat._masked import masked
+from advjax.threat._rows import over_rows
+from advjax.types import Ball
+
+__all__ = ["BALLS", "Ball", "by_name", "l2", "linf", "masked", "over_rows"]

@@ -1,0 +1,86 @@
+"""One contract, every attack, ball, loss, criterion and direction."""
+
+import functools
+import inspect
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+from advjax import attacks, criteria, losses, testing, threat
+
+
+@pytest.mark.parametrize("norm", sorted(threat.BALLS))
+@pytest.mark.parametrize("name", sorted(attacks.ATTACKS))
+def test_attack(name, norm):
+    factory = attacks.ATTACKS[name]
+    if "num_steps" in inspect.signature(factory).parameters:
+        factory = functools.partial(factory, num_steps=6)
+    testing.check_attack(
+        factory, attacks.run, attacks.from_logits, losses.cross_entropy, threat.by_name(norm)
+    )
+
+
+@pytest.mark.parametrize("name", sorted(attacks.ATTACKS))
+def test_signatures_are_uniform(name):
+    parameters = list(inspect.signature(attacks.ATTACKS[name]).parameters.values())
+    assert [p.name for p in parameters[:2]] == ["objective", "ball"]
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in parameters[2:])
+    named = {p.name for p in parameters}
+    assert {"step_size", "step_size_abs", "keep"} <= named
+    keep = inspect.signature(attacks.ATTACKS[name]).parameters["keep"].default
+    assert keep == ("best" if "num_steps" in named else "last")
+
+
+MASK = jnp.zeros((4, 3, 2), bool).at[1:3, :2].set(True)
+
+
+@pytest.mark.parametrize(
+    "ball",
+    [
+        threat.linf(),
+        threat.l2(),
+        threat.linf(bounds=(-1.0, 2.0)),
+        threat.l2(bounds=(-1.0, 2.0)),
+        threat.masked(threat.linf(), MASK),
+        threat.masked(threat.l2(), MASK[..., :1]),
+        threat.masked(threat.l2(), jnp.stack([MASK, ~MASK, MASK, ~MASK, MASK])),
+    ],
+    ids=lambda b: f"{b.name}{b.bounds}",
+)
+def test_ball(ball):
+    testing.check_ball(ball)
+
+
+LABELS = jnp.asarray([1, 0, -1, 1])
+LOGITS = jnp.asarray([0.3, -1.2, 2.0, 0.7])
+
+
+@pytest.mark.parametrize("name", sorted(losses.LOSSES))
+def test_loss(name):
+    target = {"binary_cross_entropy": LABELS, "kl": LOGITS[::-1]}.get(name, jnp.asarray(2))
+    testing.check_loss(losses.LOSSES[name], LOGITS, target)
+
+
+@pytest.mark.parametrize("name", sorted(criteria.CRITERIA))
+def test_criterion(name):
+    multi = name in ("all_flipped", "any_flipped", "labels_reached")
+    testing.check_criterion(criteria.CRITERIA[name], LOGITS, LABELS if multi else jnp.asarray(2))
+
+
+DIRECTIONS = {
+    "steepest": attacks.steepest(),
+    "scale_by_eps": attacks.scale_by_eps(0.3),
+    "scale_by_eps schedule": attacks.scale_by_eps(optax.linear_schedule(1.0, 0.1, 5)),
+    "scale_by_step_size_abs": attacks.scale_by_step_size_abs(),
+    "normalise_by_mean_abs": attacks.normalise_by_mean_abs(),
+    "smooth_gradient": attacks.smooth_gradient(5, 1.0),
+    "pgd": optax.chain(attacks.steepest(), attacks.scale_by_eps(0.25)),
+    "adam": optax.chain(optax.scale_by_adam(), attacks.scale_by_eps(0.25)),
+}
+
+
+@pytest.mark.parametrize("norm", sorted(threat.BALLS))
+@pytest.mark.parametrize("name", sorted(DIRECTIONS))
+def test_direction(name, norm):
+    testing.check_direction(DIRECTIONS[name], threat.by_name(norm))

@@ -1,0 +1,49 @@
+"""Fixtures and settings of the whole suite; set before jax is used for the first time."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "advjax-test-cache")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+DATA = "ADVJAX_DATA_DIR"
+GOLDEN = "ADVJAX_GOLDEN_DIR"
+
+
+def _folder(variable: str, what: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is unset: it names the folder with {what}")
+    folder = Path(value)
+    if not folder.is_dir():
+        pytest.fail(f"{variable}={value} is not a folder; unset it or point it at {what}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with real medical images; skips where there is none."""
+    return _folder(DATA, "real medical images")
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """The folder with traces of official implementations; skips where there is none."""
+    return _folder(GOLDEN, "traces of official implementations")
+
+
+@pytest.fixture
+def x64():
+    """Run a test in float64 and switch back."""
+    with jax.enable_x64(True):
+        yield
