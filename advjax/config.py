@@ -55,6 +55,44 @@ class AttackConfig:
     step_size: float | None = None
     """Step relative to eps; None: the default of the attack."""
 
+    @classmethod
+    def parse(cls, text: str) -> "AttackConfig":
+        """Read `NAME` or `NAME:OPTION=VALUE,...`, as the command line has it.
+
+        Raises:
+          ValueError: an option is unknown or its value is no number.
+        """
+        name, _, rest = text.partition(":")
+        options: dict[str, str] = {}
+        for part in filter(None, rest.split(",")):
+            key, equals, value = part.partition("=")
+            if key not in ("norm", "num_steps", "step_size") or not equals:
+                raise ValueError(
+                    f"attack {text!r}: {part!r} is no option; write "
+                    "NAME:norm=l2,num_steps=20,step_size=0.25"
+                )
+            options[key] = value
+        try:
+            return cls(
+                name=name,
+                norm=options.get("norm", "linf"),
+                num_steps=int(options["num_steps"]) if "num_steps" in options else None,
+                step_size=float(options["step_size"]) if "step_size" in options else None,
+            )
+        except ValueError:
+            raise ValueError(f"attack {text!r}: num_steps and step_size are numbers") from None
+
+    def label(self) -> str:
+        """Return the short name that stands in rows and reports."""
+        parts = [self.name]
+        if self.num_steps is not None:
+            parts.append(str(self.num_steps))
+        if self.step_size is not None:
+            parts.append(f"step{self.step_size:g}")
+        if self.norm != "linf":
+            parts.append(self.norm)
+        return "-".join(parts)
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -133,15 +171,6 @@ class TrainConfig:
     """Devices that share each batch."""
 
 
-DEFAULT_ATTACKS = (
-    AttackConfig(name="fgsm"),
-    AttackConfig(name="bim", num_steps=10),
-    AttackConfig(name="pgd", num_steps=20),
-    AttackConfig(name="mifgsm", num_steps=10),
-    AttackConfig(name="smia", num_steps=10),
-)
-
-
 @dataclass(frozen=True)
 class EvaluateConfig:
     """One evaluation: models x attacks x budgets."""
@@ -152,7 +181,9 @@ class EvaluateConfig:
     """Folders of training runs; each becomes one model of the report."""
     checkpoint: str = "best"
     """`best` (by the validation split) or `latest`."""
-    attacks: tuple[AttackConfig, ...] = DEFAULT_ATTACKS
+    attacks: tuple[str, ...] = ("fgsm", "bim", "pgd", "mifgsm", "smia")
+    """Attacks, each `NAME` or `NAME:OPTION=VALUE,...`, such as `pgd:num_steps=50,step_size=0.1` or
+    `pgd:norm=l2`. Names: fgsm rs_fgsm bim pgd mifgsm nifgsm difgsm tifgsm cw_linf smia."""
     epsilons: tuple[float, ...] = tuple(i / 510 for i in range(1, 17))
     """Budgets in [0, 1] pixel units, strictly increasing."""
     restarts: int = 1

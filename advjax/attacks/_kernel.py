@@ -4,6 +4,7 @@ Model calls are batched; everything else is written for one example and `vmap`pe
 every leaf of the state has a leading row axis and no row sees another.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -170,82 +171,108 @@ def assemble(
     if spec.keep not in ("best", "last"):
         raise ValueError(f'keep must be "best" or "last", got {spec.keep!r}')
     rows = over_rows(spec.ball)
+    return Attack(
+        init=functools.partial(_init, rows, init_direction, spec, random_start),
+        step=functools.partial(_step, propose, spec),
+        finalize=functools.partial(_finalize, rows, spec),
+        spec=spec,
+    )
 
-    def init(
-        keys: Array, x0: Array, target: Target, eps: Array, x_start: Array | None = None
-    ) -> AttackState:
-        pairs = jax.vmap(jax.random.split)(keys)
-        if x_start is not None:
-            x = rows.project(x_start, x0, eps)
-        else:
-            x = rows.sample(pairs[:, 0], x0, eps) if random_start else x0
-        zeros = jnp.zeros(x0.shape[:1], jnp.int32)
-        state = AttackState(
-            x=x,
-            best_x=x,
-            best_loss=jnp.full(x0.shape[:1], -jnp.inf, _loss_dtype(x0)),
-            success=zeros.astype(jnp.bool_),
-            status=zeros.astype(jnp.int8),
-            step=zeros,
-            num_grads=zeros,
-            key=pairs[:, 1],
-            direction_state=init_direction(x0),
-            objective_state=spec.objective.init(x0, target, eps),
-        )
-        return tree.vary_like(state, x0)
 
-    def step(
-        state: AttackState, x0: Array, target: Target, eps: Array, freeze: bool = False
-    ) -> AttackState:
-        keys = jax.vmap(jax.random.fold_in)(state.key, state.step)
-        proposal = propose(state, x0, target, eps, keys)
-        active = ~state.success if freeze else jnp.ones_like(state.success)
-        best_x, best_loss, success = _keep_best(state, proposal.eval, active)
-        moving = active & ~proposal.eval.success if freeze else active
-        status = jnp.where(active, jnp.maximum(state.status, proposal.status), state.status)
-        moved = (proposal.x, proposal.direction_state, proposal.objective_state)
-        if freeze:
-            stayed = (state.x, state.direction_state, state.objective_state)
-            moved = tree.where(moving, moved, stayed)
-        return AttackState(
-            x=moved[0],
-            best_x=best_x,
-            best_loss=best_loss,
-            success=success,
-            status=status,
-            step=state.step + moving,
-            num_grads=state.num_grads + active * spec.cost.backwards,
-            key=state.key,
-            direction_state=moved[1],
-            objective_state=moved[2],
-        )
+def _init(
+    rows: Ball,
+    init_direction: Callable[[Array], PyTree],
+    spec: AttackSpec,
+    random_start: bool,
+    keys: Array,
+    x0: Array,
+    target: Target,
+    eps: Array,
+    x_start: Array | None = None,
+) -> AttackState:
+    pairs = jax.vmap(jax.random.split)(keys)
+    if x_start is not None:
+        x = rows.project(x_start, x0, eps)
+    else:
+        x = rows.sample(pairs[:, 0], x0, eps) if random_start else x0
+    zeros = jnp.zeros(x0.shape[:1], jnp.int32)
+    state = AttackState(
+        x=x,
+        best_x=x,
+        best_loss=jnp.full(x0.shape[:1], -jnp.inf, _loss_dtype(x0)),
+        success=zeros.astype(jnp.bool_),
+        status=zeros.astype(jnp.int8),
+        step=zeros,
+        num_grads=zeros,
+        key=pairs[:, 1],
+        direction_state=init_direction(x0),
+        objective_state=spec.objective.init(x0, target, eps),
+    )
+    return tree.vary_like(state, x0)
 
-    def finalize(
-        state: AttackState, x0: Array, target: Target, eps: Array, freeze: bool = False
-    ) -> AttackResult:
-        del eps
-        keys = jax.vmap(lambda k: jax.random.fold_in(k, spec.num_steps))(state.key)
-        last = spec.objective.judge(state.x, target, keys)
-        active = ~state.success if freeze else jnp.ones_like(state.success)
-        if spec.keep == "best":
-            x_adv, loss, success = _keep_best(state, last, active)
-        else:
-            x_adv = tree.where(active, state.x, state.best_x)
-            loss = jnp.where(active, last.loss.astype(state.best_loss.dtype), state.best_loss)
-            success = jnp.where(active, last.success, state.success)
-        bad = active & ~jnp.isfinite(last.loss)
-        status = jnp.where(bad, jnp.int8(Status.NON_FINITE), state.status)
-        return AttackResult(
-            x_adv=x_adv,
-            success=success,
-            loss=loss,
-            distance=rows.distance(x_adv, x0),
-            num_steps=state.step,
-            num_grads=state.num_grads,
-            status=status,
-        )
 
-    return Attack(init, step, finalize, spec)
+def _step(
+    propose: ProposeFn,
+    spec: AttackSpec,
+    state: AttackState,
+    x0: Array,
+    target: Target,
+    eps: Array,
+    freeze: bool = False,
+) -> AttackState:
+    keys = jax.vmap(jax.random.fold_in)(state.key, state.step)
+    proposal = propose(state, x0, target, eps, keys)
+    active = ~state.success if freeze else jnp.ones_like(state.success)
+    best_x, best_loss, success = _keep_best(state, proposal.eval, active)
+    moving = active & ~proposal.eval.success if freeze else active
+    moved = (proposal.x, proposal.direction_state, proposal.objective_state)
+    if freeze:
+        stayed = (state.x, state.direction_state, state.objective_state)
+        moved = tree.where(moving, moved, stayed)
+    return AttackState(
+        x=moved[0],
+        best_x=best_x,
+        best_loss=best_loss,
+        success=success,
+        status=jnp.where(active, jnp.maximum(state.status, proposal.status), state.status),
+        step=state.step + moving,
+        num_grads=state.num_grads + active * spec.cost.backwards,
+        key=state.key,
+        direction_state=moved[1],
+        objective_state=moved[2],
+    )
+
+
+def _finalize(
+    rows: Ball,
+    spec: AttackSpec,
+    state: AttackState,
+    x0: Array,
+    target: Target,
+    eps: Array,
+    freeze: bool = False,
+) -> AttackResult:
+    del eps
+    keys = jax.vmap(lambda k: jax.random.fold_in(k, spec.num_steps))(state.key)
+    last = spec.objective.judge(state.x, target, keys)
+    active = ~state.success if freeze else jnp.ones_like(state.success)
+    if spec.keep == "best":
+        x_adv, loss, success = _keep_best(state, last, active)
+    else:
+        # a frozen row succeeded where it stands, which is its best point
+        x_adv = tree.where(active, state.x, state.best_x)
+        loss = jnp.where(active, last.loss.astype(state.best_loss.dtype), state.best_loss)
+        success = jnp.where(active, last.success, state.success)
+    bad = active & ~jnp.isfinite(last.loss)
+    return AttackResult(
+        x_adv=x_adv,
+        success=success,
+        loss=loss,
+        distance=rows.distance(x_adv, x0),
+        num_steps=state.step,
+        num_grads=state.num_grads,
+        status=jnp.where(bad, jnp.int8(Status.NON_FINITE), state.status),
+    )
 
 
 def _loss_dtype(x: Array) -> jnp.dtype:

@@ -1,0 +1,171 @@
+"""`advjax evaluate`: models x attacks x budgets by brute force, row by row into the store."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from advjax import attacks, engine, store
+from advjax import report as reports
+from advjax.cli import _runtime
+from advjax.cli._parse import parse
+from advjax.cli._rows import attacked_rows, clean_rows, write_panel
+from advjax.cli._subjects import Job, Subject, load_subjects, plan
+from advjax.config import AttackConfig, EvaluateConfig
+from advjax.data import Split
+from advjax.store import Store, fingerprint
+from advjax.types import PyTree
+
+DESCRIPTION = """Attack trained models over many budgets, by brute force.
+
+Every test image, every budget, every step. Writes OUT/rows/*.parquet (one row per model, attack,
+image and budget), OUT/panels/, OUT/curves.png and OUT/report.html. Rows that are stored are not
+computed again, so that a killed evaluation goes on with the same command."""
+
+
+def evaluate(argv: list[str]) -> None:
+    """Run `advjax evaluate`."""
+    config = parse(EvaluateConfig, argv, command="evaluate", description=DESCRIPTION)
+    _check(config)
+    _runtime.prepare()
+    subjects = load_subjects(config)
+    jobs = plan(config, subjects)
+    weights = {s.name: fingerprint(_leaves(s.variables)) for s in subjects}
+    images = {s.dataset.name: _hash(s.split) for s in subjects}
+    identity = {
+        "weights": weights,
+        "data": images,
+        "settings": {
+            "seed": config.seed, "split": config.split, "num_examples": config.num_examples,
+        },
+    }  # fmt: skip
+    rows = Store(config.out, identity=identity)
+    rows.write_manifest(
+        config=config,
+        inputs={**weights, **images},
+        extra={
+            "class_names": list(subjects[0].dataset.class_names),
+            "task": subjects[0].dataset.task,
+            "norms": {job.attack: job.config.norm for job in jobs},
+        },
+    )
+    text = json.dumps({"config": dataclasses.asdict(config)}, indent=2) + "\n"
+    store.write_atomic(Path(config.out) / "config.json", text.encode())
+    done = run(config, jobs, rows)
+    page = Path(config.out) / "report.html"
+    if done or not page.is_file():
+        page = reports.build(config.out)
+    else:
+        print(f"{config.out}: nothing to do, all rows are stored")
+    print(reports.summary_table(config.out))
+    print(f"curves: {page.with_name('curves.png')}\nreport: {page}")
+
+
+def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
+    """Compute what is not stored yet and return how many parts that was."""
+    todo = [
+        (job, eps, restart)
+        for job in jobs
+        for restart in range(config.restarts)
+        for eps in config.epsilons
+        if not _stored(rows, job.subject, job.attack, eps, restart)
+    ]
+    total = sum(len(job.subject.split.images) * job.spec.num_steps for job, _, _ in todo)
+    key = jax.random.key(config.seed)
+    bar = tqdm(total=total, unit="grad", unit_scale=True, desc="attack", disable=not todo)
+    for subject in {job.subject.name: job.subject for job in jobs}.values():
+        if not _stored(rows, subject, "none", 0.0, 0):
+            first = next(job for job in jobs if job.subject.name == subject.name)
+            rows.write(clean_rows(first, key, config), f"{subject.name}/none")
+    clean: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    shown = config.epsilons[len(config.epsilons) // 2]
+    with bar:
+        for job, eps, restart in todo:
+            subject = job.subject
+            if subject.name not in clean:
+                clean[subject.name] = _clean_of(rows, subject)
+            wrong, probabilities = clean[subject.name]
+            bar.set_postfix_str(f"{subject.name} {job.attack} {eps * 255:.3g}/255", refresh=False)
+            started = time.monotonic()
+            result = engine.reference(
+                job.make_attack, subject.variables, subject.split.images, subject.split.targets,
+                eps, key=key, ids=subject.split.ids, restart=restart,
+                batch_size=config.batch_size,
+                progress=_ticker(bar, job.spec.num_steps),
+            )  # fmt: skip
+            columns = attacked_rows(job, eps, restart, result, wrong)
+            rows.write(columns, f"{subject.name}/{job.attack}/{eps!r}/{restart}")
+            _add_cost(rows, job, len(wrong), time.monotonic() - started)
+            if restart == 0 and eps == shown and config.panels > 0:
+                write_panel(config, job, eps, result, probabilities)
+    return len(todo)
+
+
+def _ticker(bar: tqdm, num_steps: int) -> Callable[[int], None]:
+    """Advance the bar by gradient rows as examples are done."""
+
+    def tick(num_examples: int) -> None:
+        bar.update(num_examples * num_steps)
+
+    return tick
+
+
+def _stored(rows: Store, subject: Subject, attack: str, eps: float, restart: int) -> bool:
+    count = rows.num_rows(
+        model=subject.name, data=subject.dataset.name, attack=attack, eps=eps, restart=restart
+    )
+    return count >= len(subject.split.images)
+
+
+def _clean_of(rows: Store, subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    found = rows.read(
+        ["wrong_when_clean", "probabilities"],
+        model=subject.name, data=subject.dataset.name, attack="none",
+    )  # fmt: skip
+    return found["wrong_when_clean"], found["probabilities"]
+
+
+def _add_cost(rows: Store, job: Job, num_rows: int, seconds: float) -> None:
+    """Keep what an attack cost, over resumed runs too; written with the next part."""
+    extra = rows.manifest.get("extra", {})
+    cost = {model: dict(by_attack) for model, by_attack in extra.get("cost", {}).items()}
+    mine = dict(cost.setdefault(job.subject.name, {}).get(job.attack, {}))
+    steps, each = job.spec.num_steps, job.spec.cost
+    more = {
+        "forwards": num_rows * (steps * each.forwards + 2),  # finalize, and the verdict
+        "backwards": num_rows * steps * each.backwards,
+        "seconds": seconds,
+    }
+    cost[job.subject.name][job.attack] = {k: mine.get(k, 0) + v for k, v in more.items()}
+    rows.write_manifest(extra={"cost": cost})
+
+
+def _check(config: EvaluateConfig) -> None:
+    if not config.runs:
+        raise ValueError("runs: name at least one folder that `advjax train` wrote: --runs FOLDER")
+    budgets = np.asarray(config.epsilons, float)
+    if budgets.size == 0 or (np.diff(budgets) <= 0).any() or budgets[0] <= 0:
+        raise ValueError(
+            "epsilons: must be positive and strictly increasing, in [0, 1] pixel units"
+        )
+    for name in ("restarts", "batch_size", "bootstrap"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}: must be at least 1, got {getattr(config, name)}")
+    for text in config.attacks:
+        name = AttackConfig.parse(text).name
+        if name not in attacks.ATTACKS:
+            known = ", ".join(sorted(attacks.ATTACKS))
+            raise ValueError(f"attacks: {name!r} is unknown; known: {known}")
+
+
+def _leaves(variables: PyTree) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(variables)]
+
+
+def _hash(split: Split) -> str:
+    return fingerprint([np.asarray(split.images), np.asarray(split.targets), np.asarray(split.ids)])

@@ -1,0 +1,92 @@
+"""Which command, and what a failure looks like."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from advjax._version import __version__
+
+HELP = """advjax: how robust is this medical image model?
+
+usage: advjax COMMAND [CONFIG] [--field value ...]
+
+commands:
+  train     train a classifier, plainly or adversarially; goes on where a killed run stopped
+  evaluate  attack trained models over many budgets and write rows, curves and a report
+  report    make report.html and curves.png from stored rows again
+  data      list | check SOURCE: what a source holds, and whether it is sound
+
+CONFIG is a Python file with `config = TrainConfig(...)` (see experiments/configs/), or the
+config.json of an earlier run; fields given after it win. `advjax COMMAND --help` lists them.
+
+sources: phantom:dermoscopy | phantom:xray | phantom:ct | npz:PATH | folder:PATH
+budgets are in [0, 1] pixel units; 8/255 may be written as 8/255.
+
+example:
+  advjax train --out runs/derm --method pgd --eps 4/255 --data.source phantom:dermoscopy
+  advjax evaluate --runs runs/derm --out runs/derm-robustness
+"""
+
+
+class UsageError(ValueError):
+    """The words of the command line are off; exit code 2."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+      argv: arguments without the program's name; None: those of the process.
+
+    Returns:
+      0 done, 1 failed, 2 wrong usage.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        return _command(arguments[0])(arguments[1:]) or 0
+    except UsageError as error:
+        return _say(f"{error}", 2)
+    except KeyboardInterrupt:
+        return _say("interrupted; the same command goes on where it stopped", 1)
+    except SystemExit as stop:  # the parser has said why
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("ADVJAX_DEBUG"):
+            raise
+        return _say(_explain(error), 1)
+
+
+def _command(name: str) -> Callable[[list[str]], int | None]:
+    """Import a command only when it is asked for: `--help` must not wait for jax."""
+    if name == "train":
+        from advjax.cli._train import train as chosen
+    elif name == "evaluate":
+        from advjax.cli._evaluate import evaluate as chosen
+    elif name == "report":
+        from advjax.cli._report import report as chosen
+    elif name == "data":
+        from advjax.cli._data import data as chosen
+    else:
+        raise UsageError(f"unknown command {name!r}; known: train, evaluate, report, data")
+    return chosen
+
+
+def _explain(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, ImportError):
+        return f"{text}; install what the command line needs: pip install 'advjax[run]'"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and "space" not in text.lower():
+        return f"{text}: no space left; free some and run the same command again"
+    return text
+
+
+def _say(text: str, code: int) -> int:
+    print(f"advjax: {text}", file=sys.stderr)
+    return code

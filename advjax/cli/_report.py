@@ -1,0 +1,27 @@
+"""`advjax report`."""
+
+import dataclasses
+
+from advjax import report as reports
+from advjax.cli._parse import parse
+
+DESCRIPTION = """Make report.html and curves.png from the rows of an evaluation.
+
+Reads rows, manifest and panels only; neither the models nor the data are needed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """Which evaluation."""
+
+    folder: str = "runs/evaluate"
+    """What `advjax evaluate` wrote (its --out)."""
+
+
+def report(argv: list[str]) -> None:
+    """Run `advjax report`."""
+    words = ["--folder", *argv] if argv and not argv[0].startswith("-") else argv
+    config = parse(ReportConfig, words, command="report", description=DESCRIPTION)
+    path = reports.build(config.folder)
+    print(reports.summary_table(config.folder))
+    print(f"report: {path}")

@@ -1,0 +1,100 @@
+"""Which models are attacked by what: loaded once, compiled once per architecture and attack."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from advjax import attacks, criteria, data, losses, threat, training
+from advjax.config import AttackConfig, DataConfig, EvaluateConfig
+from advjax.data import Dataset, Split
+from advjax.engine import MakeAttack
+from advjax.types import Attack, AttackSpec, PyTree
+
+
+class Subject(NamedTuple):
+    """One model under evaluation."""
+
+    name: str
+    architecture: Any  # hashable: what makes two models share one compiled program
+    apply: Any
+    variables: PyTree
+    dataset: Dataset
+    split: Split
+
+
+class Job(NamedTuple):
+    """One attack on one model."""
+
+    subject: Subject
+    attack: str  # label
+    config: AttackConfig
+    make_attack: MakeAttack
+    spec: AttackSpec
+
+
+def load_subjects(config: EvaluateConfig) -> list[Subject]:
+    """Load models and their data, each once.
+
+    Raises:
+      FileNotFoundError: a run has no checkpoint, or its data is gone.
+      ValueError: no runs, two runs of one name, or a split that the data does not have.
+    """
+    sources: dict[DataConfig, Dataset] = {}
+    applies: dict[Any, Any] = {}
+    subjects = []
+    names = [Path(run).name for run in config.runs]
+    for folder, name in zip(config.runs, names, strict=True):
+        model, variables, trained, info = training.restore_model(folder, config.checkpoint)
+        if trained.data not in sources:
+            sources[trained.data] = data.load(trained.data)
+        dataset = sources[trained.data]
+        if config.split not in dataset.splits:
+            known = ", ".join(dataset.splits)
+            raise ValueError(f"split {config.split!r} is not in {dataset.name}; it has {known}")
+        split = dataset.splits[config.split]
+        if config.num_examples is not None:
+            split = split.select(slice(config.num_examples))
+        architecture = (trained.model, info["num_classes"], tuple(info["image_shape"]))
+        apply = applies.setdefault(architecture, model.apply)
+        label = name if names.count(name) == 1 else str(folder)
+        subjects.append(Subject(label, architecture, apply, variables, dataset, split))
+    if len({s.dataset.task for s in subjects}) > 1:
+        raise ValueError("runs: single-label and multi-label models need an evaluation each")
+    return subjects
+
+
+def plan(config: EvaluateConfig, subjects: list[Subject]) -> list[Job]:
+    """Return every (model, attack), one compiled program per (architecture, attack)."""
+    made: dict[Any, MakeAttack] = {}
+    jobs = []
+    for subject in subjects:
+        for text in config.attacks:
+            wanted = AttackConfig.parse(text)
+            key = (subject.architecture, subject.dataset.task, wanted)
+            if key not in made:
+                made[key] = attack_factory(subject.apply, subject.dataset.task, wanted)
+            spec = made[key](subject.variables).spec
+            steps = None if spec.num_steps == 1 else spec.num_steps
+            label = dataclasses.replace(wanted, num_steps=steps).label()
+            jobs.append(Job(subject, label, wanted, made[key], spec))
+    labels = [(job.subject.name, job.attack) for job in jobs]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"attacks: the same attack is named twice in {', '.join(config.attacks)}")
+    return jobs
+
+
+def attack_factory(apply: Any, task: str, config: AttackConfig) -> MakeAttack:
+    """Return `variables -> Attack` for a task; keep the callable, it is the key of its program."""
+    loss = losses.cross_entropy if task == "single" else losses.binary_cross_entropy
+    criterion = criteria.misclassified if task == "single" else criteria.any_flipped
+    ball = threat.by_name(config.norm)
+
+    def make_attack(variables: PyTree) -> Attack:
+        objective = attacks.from_logits(
+            lambda x: apply(variables, x), loss=loss, criterion=criterion
+        )
+        return attacks.by_name(
+            config.name, objective, ball, num_steps=config.num_steps, step_size=config.step_size
+        )
+
+    return make_attack

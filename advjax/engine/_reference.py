@@ -1,0 +1,171 @@
+"""The brute-force evaluator: one budget after the other, every step of every row."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advjax import attacks, threat
+from advjax.random import example_keys
+from advjax.types import Array, Attack, PyTree
+
+MakeAttack = Callable[[PyTree], Attack]
+
+
+class ReferenceRows(NamedTuple):
+    """What attacking N examples at one budget gave; NumPy, in the order of the examples.
+
+    Attributes:
+      x_adv: `[N, H, W, C]` float32.
+      output: what the model returns for `x_adv`, computed outside of the attack program.
+      success: `[N]` bool, claimed by the attack and confirmed by `output`.
+      unconfirmed: `[N]` bool, claimed by the attack but not confirmed.
+      loss: `[N]`, at `x_adv`.
+      linf: `[N]`, largest change of a pixel.
+      l2: `[N]`, Euclidean length of the perturbation.
+      num_steps: `[N]`, moves made.
+      num_grads: `[N]`, backward passes spent.
+      status: `[N]` int8, `advjax.Status`.
+    """
+
+    x_adv: Any
+    output: Any
+    success: Any
+    unconfirmed: Any
+    loss: Any
+    linf: Any
+    l2: Any
+    num_steps: Any
+    num_grads: Any
+    status: Any
+
+
+@functools.lru_cache(maxsize=64)
+def _programs(make_attack: MakeAttack) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Compile once per attack and shape: params, data and budgets are arguments."""
+
+    @jax.jit
+    def attacked(params: PyTree, keys: Array, x: Array, y: PyTree, eps: Array) -> Any:
+        return attacks.run(make_attack(params), keys, x, y, eps, stop="budget")
+
+    @jax.jit
+    def judged(params: PyTree, keys: Array, x: Array, x_adv: Array, y: PyTree) -> Any:
+        objective = make_attack(params).spec.objective
+        output = objective.apply(x_adv, keys)
+        success = jax.vmap(objective.criterion)(output, y)
+        loss = jax.vmap(objective.loss)(output, y)
+        linf, l2 = (threat.over_rows(b).distance(x_adv, x) for b in (threat.linf(), threat.l2()))
+        return output, success, loss, linf, l2
+
+    return attacked, judged
+
+
+def reference(
+    make_attack: MakeAttack,
+    params: PyTree,
+    x: np.ndarray,
+    y: PyTree,
+    eps: float,
+    *,
+    key: Array,
+    ids: np.ndarray | None = None,
+    restart: int = 0,
+    batch_size: int = 128,
+    progress: Callable[[int], None] | None = None,
+) -> ReferenceRows:
+    """Attack every example at one budget, spending every step.
+
+    Args:
+      make_attack: `params -> Attack`; compiled once per callable and batch shape.
+      params: the argument of `make_attack`, typically the variables of a model.
+      x: `[N, H, W, C]`, uint8, or floats within the bounds.
+      y: `[N]` labels, or a pytree with leading `[N]`.
+      eps: budget in pixel units.
+      key: one key; a row's randomness depends on it, on the example's id, the restart and the
+        attack's name only, so that the curves over budgets are paired.
+      ids: `[N]` integers, identities of the examples; None: 0..N-1.
+      restart: number of the restart.
+      batch_size: rows of one program; the last batch is padded.
+      progress: called with the number of rows done after every batch.
+
+    Returns:
+      `ReferenceRows`.
+
+    Raises:
+      ValueError: there is no example, or the sizes do not fit.
+    """
+    ids = np.arange(len(x)) if ids is None else np.asarray(ids)
+    attacked, judged = _programs(make_attack)
+    name = make_attack(params).spec.name
+    # parts is one tuple of arrays per batch, in the order of ReferenceRows
+    parts = []
+    for rows, image, target in _batches(x, y, ids, batch_size):
+        keys = example_keys(key, jnp.asarray(ids[rows]), restart, name)
+        budget = jnp.full(len(rows), eps, image.dtype)
+        result = attacked(params, keys, image, target, budget)
+        output, confirmed, loss, linf, l2 = judged(params, keys, image, result.x_adv, target)
+        success, unconfirmed = result.success & confirmed, result.success & ~confirmed
+        parts.append((result.x_adv, output, success, unconfirmed, loss, linf, l2,
+                      result.num_steps, result.num_grads, result.status))  # fmt: skip
+        if progress is not None:
+            jax.block_until_ready(parts[-1])
+            progress(len(rows))
+    return ReferenceRows(*_join(parts, len(x)))
+
+
+def evaluate_clean(
+    make_attack: MakeAttack,
+    params: PyTree,
+    x: np.ndarray,
+    y: PyTree,
+    *,
+    key: Array,
+    ids: np.ndarray | None = None,
+    batch_size: int = 128,
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Evaluate the unattacked examples under the loss and the criterion of an attack.
+
+    Args: as `reference`.
+
+    Returns:
+      The outputs, `wrong_when_clean [N]` (the criterion holds already) and the loss `[N]`.
+
+    Raises:
+      ValueError: there is no example, or the sizes do not fit.
+    """
+    ids = np.arange(len(x)) if ids is None else np.asarray(ids)
+    _, judged = _programs(make_attack)
+    parts = []
+    for rows, image, target in _batches(x, y, ids, batch_size):
+        keys = example_keys(key, jnp.asarray(ids[rows]), 0, "clean")
+        parts.append(judged(params, keys, image, image, target)[:3])
+    output, wrong, loss = _join(parts, len(x))
+    return output, wrong, loss
+
+
+def _batches(x: np.ndarray, y: PyTree, ids: np.ndarray, batch_size: int) -> Any:
+    """Yield row numbers, images and targets; the last batch repeats the last row."""
+    sizes = {len(leaf) for leaf in jax.tree.leaves((x, y, ids))}
+    if len(sizes) != 1 or 0 in sizes or batch_size < 1:
+        raise ValueError(
+            "x, y and ids need the same non-zero number of examples and batch_size at least 1, "
+            f"got {sorted(sizes)} and {batch_size}"
+        )
+    total = len(x)
+    # equal batches: 130 rows in batches of at most 128 are 2 x 65, not 128 + 2 padded to 128
+    size = -(-total // -(-total // batch_size))
+    for start in range(0, total, size):
+        rows = np.minimum(np.arange(start, start + size), total - 1)
+        image = np.asarray(x[rows])
+        if image.dtype == np.uint8:
+            image = image.astype(np.float32) / np.float32(255)
+        yield rows, jnp.asarray(image), jax.tree.map(lambda leaf, r=rows: jnp.asarray(leaf[r]), y)
+
+
+def _join(parts: list[Any], total: int) -> Any:
+    return jax.tree.map(
+        lambda *leaves: np.concatenate([np.asarray(v) for v in leaves])[:total], *parts
+    )

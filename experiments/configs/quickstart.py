@@ -1,0 +1,14 @@
+"""Quickstart, the evaluation: both models, five attacks, sixteen budgets, 0.5/255 to 8/255.
+
+advjax evaluate experiments/configs/quickstart.py
+"""
+
+from advjax.config import EvaluateConfig
+
+config = EvaluateConfig(
+    out="runs/quickstart",
+    runs=("runs/quickstart/standard", "runs/quickstart/pgd"),
+    attacks=("fgsm", "bim", "pgd", "mifgsm", "smia"),
+    epsilons=tuple(i / 510 for i in range(1, 17)),
+    batch_size=96,
+)

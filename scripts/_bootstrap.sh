@@ -1,0 +1,40 @@
+# Sourced by quickstart and test: makes .venv with one extra of advjax, once.
+# Usage: . scripts/_bootstrap.sh EXTRA      sets $venv; PYTHON=... chooses the interpreter.
+
+venv=${ADVJAX_VENV:-.venv}
+
+find_python() {
+    for name in ${PYTHON:-} python3.12 python3.11 python3 python; do
+        command -v "$name" >/dev/null 2>&1 || continue
+        if "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$name"
+            return 0
+        fi
+    done
+    echo "advjax needs Python 3.11 or newer with venv: install it (python3.12, python3.12-venv)," >&2
+    echo "or name one: PYTHON=/path/to/python3.12 $0" >&2
+    return 1
+}
+
+bootstrap() {
+    extra=$1
+    if [ ! -x "$venv/bin/python" ]; then
+        python=$(find_python) || exit 1
+        echo "advjax: making $venv with $("$python" --version)"
+        "$python" -m venv "$venv"
+    fi
+    version=$("$venv/bin/python" -c 'import sys; print(f"{sys.version_info[0]}{sys.version_info[1]}")')
+    pins=constraints/py$version.txt
+    # newer Pythons get the newest pins
+    [ -f "$pins" ] || pins=constraints/py312.txt
+    stamp=$venv/advjax-$extra.stamp
+    wanted=$(cat pyproject.toml "$pins" | cksum)
+    if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
+        echo "advjax: installing with the extra '$extra' (about 1 GB, once)"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --constraint "$pins" --editable ".[$extra]"
+        echo "$wanted" >"$stamp"
+    fi
+}
+
+bootstrap "$1"
