@@ -1,0 +1,77 @@
+"""Metrics: two figures of robustness, classification metrics, and intervals that are paired.
+
+Final metrics run on the host in NumPy float64; `streaming_*` are sums for `jit`. Wherever a
+number does not exist (0/0: a class without an example), it is NaN and the class is named in
+`PerClass.undefined`; it is never silently dropped and never 0.
+"""
+
+from advjax.metrics._bootstrap import bootstrap, proportion_interval, resamples, weighted_mean
+from advjax.metrics._calibration import expected_calibration_error
+from advjax.metrics._classification import (
+    accuracy,
+    balanced_accuracy,
+    confidence,
+    confusion_matrix,
+    label_accuracy,
+    mean_confidence,
+    predicted,
+    quadratic_kappa,
+    sensitivity_specificity,
+)
+from advjax.metrics._ranking import auroc, questions, weighted_auroc
+from advjax.metrics._robustness import (
+    Norms,
+    NormSummary,
+    accuracy_under_attack,
+    broken_alone,
+    broken_up_to,
+    minimal_budget,
+    norm_summary,
+    perturbation_norms,
+    robust_accuracy,
+)
+from advjax.metrics._streaming import (
+    Streaming,
+    correct,
+    streaming_accuracy,
+    streaming_confusion,
+    streaming_mean,
+)
+from advjax.metrics._types import Interval, PerClass, Rates
+
+__all__ = [
+    "Interval",
+    "NormSummary",
+    "Norms",
+    "PerClass",
+    "Rates",
+    "Streaming",
+    "accuracy",
+    "accuracy_under_attack",
+    "auroc",
+    "balanced_accuracy",
+    "bootstrap",
+    "broken_alone",
+    "broken_up_to",
+    "confidence",
+    "confusion_matrix",
+    "correct",
+    "expected_calibration_error",
+    "label_accuracy",
+    "mean_confidence",
+    "minimal_budget",
+    "norm_summary",
+    "perturbation_norms",
+    "predicted",
+    "proportion_interval",
+    "quadratic_kappa",
+    "questions",
+    "resamples",
+    "robust_accuracy",
+    "sensitivity_specificity",
+    "streaming_accuracy",
+    "streaming_confusion",
+    "streaming_mean",
+    "weighted_auroc",
+    "weighted_mean",
+]

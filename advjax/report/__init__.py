@@ -1,0 +1,13 @@
+"""Reports of evaluations: one self-contained page, one picture, one table for the terminal.
+
+    path = report.build("runs/quickstart")            # report.html and curves.png
+    print(report.summary_table("runs/quickstart"))
+    rows = report.summary("runs/quickstart")          # the numbers, for programs
+
+Everything is made from the stored rows, the manifest and the panels; no model, no data.
+"""
+
+from advjax.report._html import build
+from advjax.report._summary import summary, summary_table
+
+__all__ = ["build", "summary", "summary_table"]

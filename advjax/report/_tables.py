@@ -1,0 +1,334 @@
+"""Tables of a report as plain data: the page and the terminal print the same numbers."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from advjax import metrics, status
+from advjax.metrics import Interval
+from advjax.report import _format
+from advjax.report._results import CLEAN, Cell, ModelRows, Results
+from advjax.report._statistics import Output, Series, Statistics
+
+MOST_CLASSES = 30
+
+
+class Entry(NamedTuple):
+    """One cell.
+
+    Attributes:
+      text: the value as printed.
+      range: its interval as printed, empty where there is none.
+      value: the number itself, NaN where missing.
+      low: lower end.
+      high: upper end.
+      eps: budget, for programs that read the page.
+    """
+
+    text: str
+    range: str = ""
+    value: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
+    eps: float = float("nan")
+
+
+class Row(NamedTuple):
+    """One line of a table."""
+
+    model: str
+    attack: str
+    entries: list[Entry]
+    strong: bool = False
+
+
+class Table(NamedTuple):
+    """One table.
+
+    Attributes:
+      key: short name of the metric.
+      title: caption.
+      note: what a reader must know of it.
+      columns: titles of the columns after model and attack.
+      rows: lines, grouped by model.
+      shaded: whether the values are shares to be shaded by size.
+      first: title of the second column.
+    """
+
+    key: str
+    title: str
+    note: str
+    columns: list[str]
+    rows: list[Row]
+    shaded: bool = False
+    first: str = "Attack"
+
+
+def share_entry(interval: Interval, index: int, eps: float) -> Entry:
+    """Make the cell of a share."""
+    value, low, high = (float(part[index]) for part in interval)
+    return Entry(
+        _format.percent(value), _format.percent_range(low, high), value, low, high, float(eps)
+    )
+
+
+def accuracy_table(
+    statistics: Statistics, norm: str, which: str, budgets: np.ndarray | None = None
+) -> Table:
+    """Robust accuracy (`which="robust"`) or accuracy under attack (`"alone"`)."""
+    shown = statistics.chosen[norm] if budgets is None else budgets
+    rows = []
+    for series in statistics.series:
+        if series.norm == norm:
+            interval = series.robust if which == "robust" else series.alone
+            entries = [_at(series, interval, float(eps)) for eps in shown]
+            rows.append(Row(series.model, series.attack, entries, series.combined))
+    titles = {"robust": "Robust accuracy", "alone": "Accuracy under attack"}
+    notes = {
+        "robust": "Share of all images that the attack broke at neither this budget nor a smaller "
+        "one.",
+        "alone": "Share of all images that the attack at this budget, taken alone, left right.",
+    }
+    return Table(
+        which, titles[which], notes[which], [_format.budget(e, norm) for e in shown], rows, True
+    )
+
+
+def glance_table(statistics: Statistics, norm: str) -> Table | None:
+    """Robust accuracy of all models side by side, and the lead of the best; None for one model."""
+    names = [s.model for s in statistics.series if s.combined and s.norm == norm]
+    if len(names) < 2:
+        return None
+    pair = len(names) == 2
+    rows = []
+    for column, eps in enumerate(statistics.budgets[norm]):
+        if eps not in statistics.chosen[norm]:
+            continue
+        curves = [statistics.combined(name, norm) for name in names]
+        entries = [_at(series, series.robust, float(eps)) for series in curves]
+        ranked = sorted(zip(entries, names, strict=True), key=lambda pair: -pair[0].value)
+        one, two = (names[1], names[0]) if pair else (ranked[0][1], ranked[1][1])
+        gap = Interval(*(part[column] for part in statistics.gaps[norm, one, two]))
+        value, low, high = (float(part) for part in gap)
+        text = _format.signed(value) if pair else f"{one} {_format.signed(value)}"
+        lead = Entry(text, _format.points_range(low, high), value, low, high, float(eps))
+        rows.append(Row("", _format.budget(eps, norm), [*entries, lead]))
+    about = f"{names[1]} minus {names[0]}" if pair else "the best model minus the next"
+    note = (
+        f"Under each number its 95 % interval. Difference: {about}, in percentage points, "
+        "paired over the images."
+    )
+    columns = [*names, "difference" if pair else "lead"]
+    return Table("glance", "Robust accuracy side by side", note, columns, rows, False, "Budget")
+
+
+_OUTPUT_TITLES = {
+    "auroc": ("AUROC", "Area under the ROC curve of the outputs for the attacked images."),
+    "sensitivity": ("Sensitivity", "Share of the positives that are found."),
+    "specificity": ("Specificity", "Share of the negatives that are cleared."),
+    "confidence": ("Mean confidence", "How sure the model is of what it says, right or wrong."),
+    "linf": (
+        "Mean largest change of a pixel",
+        "The l∞ norm of the perturbation, in grey levels of 255.",
+    ),
+    "l2": ("Mean l2 norm of the perturbation", "Euclidean, with pixels in [0, 1]."),
+}
+
+_WRITERS: dict[str, tuple[Callable[[float], str], Callable[[float, float], str]]] = {
+    "auroc": (_format.number, _format.number_range),
+    "sensitivity": (_format.percent, _format.percent_range),
+    "specificity": (_format.percent, _format.percent_range),
+    "confidence": (_format.percent, _format.percent_range),
+    "linf": (_format.levels, _format.levels_range),
+    "l2": (_format.number, _format.number_range),
+}
+
+
+def output_table(statistics: Statistics, results: Results, norm: str, which: str) -> Table | None:
+    """One output metric at the chosen budgets, or None where it exists nowhere."""
+    clean = {o.model: o for o in statistics.outputs if o.attack == CLEAN}
+    shown = statistics.chosen[norm]
+    shown = shown[shown > 0] if which in ("linf", "l2") else shown
+    rows = []
+    for found in statistics.outputs:
+        if found.attack == CLEAN or results.norms[found.attack] != norm:
+            continue
+        entries = [
+            _output_entry(clean.get(found.model) if eps == 0 else found, which, float(eps))
+            for eps in shown
+        ]
+        rows.append(Row(found.model, found.attack, entries))
+    if not any(np.isfinite(entry.value) for row in rows for entry in row.entries):
+        return None
+    title, note = _OUTPUT_TITLES[which]
+    return Table(
+        which,
+        title,
+        " ".join([note, *_output_notes(statistics, which)]),
+        [_format.budget(eps, norm) for eps in shown],
+        rows,
+    )
+
+
+def class_table(statistics: Statistics, norm: str) -> Table:
+    """Robust accuracy per class, all attacks of the norm together."""
+    group, shown = statistics.group, statistics.chosen[norm]
+    multi = group.target.ndim == 2
+    members = (
+        group.target.T > 0 if multi else group.target == np.arange(len(group.class_names))[:, None]
+    )
+    names = list(group.class_names)
+    if multi:
+        members = np.concatenate([members, ~members.any(0, keepdims=True)])
+        names.append("no finding")
+    rows = []
+    for model in group.models:
+        if not model.attacks:
+            continue
+        series = statistics.combined(model.name, norm)
+        index = np.searchsorted(series.eps, shown, side="right") - 1
+        found = [
+            Row(model.name, f"{name} ({part.sum()})", _class_entries(series, index, part, shown))
+            for name, part in zip(names, members, strict=True)
+        ]
+        rows += sorted(found, key=_weakest)[:MOST_CLASSES] if len(found) > MOST_CLASSES else found
+    about = "images that carry the finding" if multi else "images of the class"
+    note = f"Share of the {about} (their number in brackets) that no attack broke up to the budget."
+    if len(names) > MOST_CLASSES:
+        note += f" The {MOST_CLASSES} weakest of {len(names)} classes of each model are shown."
+    absent = [name for name, part in zip(names, members, strict=True) if not part.any()]
+    if absent:
+        note += f" Without any image here: {', '.join(absent)}."
+    columns = [_format.budget(eps, norm) for eps in shown]
+    return Table("class", "Robust accuracy per class", note, columns, rows, True, "Class")
+
+
+def cost_table(results: Results, models: Sequence[ModelRows]) -> Table:
+    """What the attacks cost."""
+    told = results.extra.get("cost") or {}
+    rows = []
+    for model in models:
+        for attack, cell in model.attacks.items():
+            cost = (told.get(model.name) or {}).get(attack) or {}
+            seconds = cost.get("seconds")
+            rate = cell.num_grads / seconds if seconds else None
+            numbers = [
+                cell.num_rows, cell.num_steps, cell.num_grads,
+                cost.get("forwards"), cost.get("backwards"), seconds, rate,
+            ]  # fmt: skip
+            entries = [
+                Entry(_format.whole(n), value=float("nan") if n is None else float(n))
+                for n in numbers
+            ]
+            if seconds is not None:
+                entries[5] = Entry(f"{seconds:.1f}", value=float(seconds))
+            rows.append(Row(model.name, attack, entries))
+    columns = [
+        "Result rows", "Moves", "Gradient rows", "Forward passes", "Backward passes", "Seconds",
+        "Gradient rows per second",
+    ]  # fmt: skip
+    note = (
+        "A gradient row is one backward pass for one image. Passes count images too, "
+        "and every evaluation that an attack makes besides its gradients."
+    )
+    return Table("cost", "Cost", note, columns, rows)
+
+
+def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
+    """Say what should make a reader doubt a number."""
+    cells = [
+        (f"{model.name} under {attack}", model, cell)
+        for model in models
+        for attack, cell in model.attacks.items()
+    ]
+    said = []
+    for code in (status.Status.ZERO_GRADIENT, status.Status.NON_FINITE):
+        shares = [(name, cell.status.get(int(code), 0) / cell.num_rows) for name, _, cell in cells]
+        seen = [f"{_format.percent(share)} for {name}" for name, share in shares if share]
+        if seen:
+            sentence = status.explain(code)
+            said.append(f"{sentence[0].upper()}{sentence[1:]}. Share of rows: {'; '.join(seen)}.")
+    missing = [
+        f"{int(count)} for {name}"
+        for name, _, cell in cells
+        if cell.probabilities.shape[2]
+        and (count := (~np.isfinite(cell.probabilities).all(-1) & cell.evaluated).sum())
+    ]
+    if missing:
+        said.append(
+            "Outputs that are not finite, or not stored, are left out of AUROC, sensitivity and "
+            f"specificity: {'; '.join(missing)}."
+        )
+    rising = [(name, _rise(cell, model)) for name, model, cell in cells]
+    weak = [f"{100 * rise:.1f} points for {name}" for name, rise in rising if rise > 0.05]
+    if weak:
+        said.append(
+            "Accuracy under attack rises at a larger budget: the attack is too weak there, and "
+            f"robust accuracy is the figure to trust. Rise: {'; '.join(weak)}."
+        )
+    if results.manifest.get("earlier"):
+        said.append(
+            "The rows were computed in several sessions with different software; "
+            "manifest.json lists them."
+        )
+    return said
+
+
+def _rise(cell: Cell, model: ModelRows) -> float:
+    """Return how far accuracy under attack climbs above what a smaller budget had left."""
+    alone = metrics.accuracy_under_attack(cell.success, model.wrong)
+    return float(np.max(alone - np.minimum.accumulate(alone)))
+
+
+def _at(series: Series, interval: Interval, eps: float) -> Entry:
+    """Return the cell of a budget, empty where the attack was not run at it."""
+    index = np.flatnonzero(np.abs(series.eps - eps) < 1e-9)
+    if index.size == 0:
+        return Entry(_format.MISSING, eps=eps)
+    return share_entry(interval, int(index[0]), eps)
+
+
+def _output_entry(found: Output | None, which: str, eps: float) -> Entry:
+    """Return the cell of an output metric."""
+    index = np.flatnonzero(found.eps == eps) if found is not None else np.zeros(0, int)
+    if found is None or index.size == 0 or which not in found.values:
+        return Entry(_format.MISSING, eps=eps)
+    value, low, high = (float(part[index[0]]) for part in found.values[which])
+    write, write_range = _WRITERS[which]
+    return Entry(write(value), write_range(low, high), value, low, high, eps)
+
+
+def _output_notes(statistics: Statistics, which: str) -> list[str]:
+    """Say how classes were averaged, which were left out, and whether outputs are missing."""
+    group = statistics.group
+    notes = []
+    if which in ("auroc", "sensitivity", "specificity"):
+        if group.target.ndim == 2:
+            notes.append("Mean over the findings.")
+        elif len(group.class_names) > 2:
+            notes.append("Each class against the rest, mean over the classes.")
+        else:
+            notes.append(f"Positive: {group.class_names[1]}.")
+        absent = statistics.undefined.get(which, ())
+        if absent:
+            notes.append(f"Undefined on these images, hence left out: {', '.join(absent)}.")
+        if any((found.known < 1).any() for found in statistics.outputs):
+            notes.append("Only over images whose attacked output is stored.")
+    return notes
+
+
+def _class_entries(
+    series: Series, index: np.ndarray, part: np.ndarray, shown: np.ndarray
+) -> list[Entry]:
+    """Return the cells of one class."""
+    if not part.any():
+        return [Entry(_format.MISSING, eps=float(eps)) for eps in shown]
+    interval = metrics.proportion_interval(series.held[index][:, part])
+    return [share_entry(interval, i, float(eps)) for i, eps in enumerate(shown)]
+
+
+def _weakest(row: Row) -> float:
+    """Order classes by their mean robust accuracy, absent ones last."""
+    values = [entry.value for entry in row.entries]
+    return float("inf") if np.isnan(values).all() else float(np.nanmean(values))

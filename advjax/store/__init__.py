@@ -1,0 +1,17 @@
+"""Results on disk: rows as Parquet, panels of images as npz, and a manifest that explains both.
+
+    FOLDER/rows/part-*.parquet    one row per (model, data, attack, example, eps, restart)
+    FOLDER/panels/*.npz           images to look at
+    FOLDER/manifest.json          config, hashes of the inputs, versions, revision, parts
+
+`pandas.read_parquet(FOLDER + "/rows")` reads all rows. The manifest lies outside of `rows/`
+because every file in there would be taken for a part.
+"""
+
+from advjax.store._files import write_atomic
+from advjax.store._fingerprint import fingerprint
+from advjax.store._panels import Panel, read_panels, write_panel
+from advjax.store._schema import SCHEMA
+from advjax.store._store import Store
+
+__all__ = ["SCHEMA", "Panel", "Store", "fingerprint", "read_panels", "write_atomic", "write_panel"]

@@ -1,0 +1,419 @@
+import dataclasses
+import errno
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from advjax import store
+from advjax.store import Store, _files, _store
+
+IDENTITY = {"weights": "abc", "seed": 0, "attacks": [{"name": "pgd"}]}
+
+
+def rows(model="standard", attack="pgd", eps=0.03, ids=range(4), **changes):
+    ids = np.asarray(ids, np.int64)
+    count = len(ids)
+    columns = {
+        "model": model,
+        "data": "phantoms",
+        "attack": attack,
+        "example_id": ids,
+        "eps": eps,
+        "restart": 0,
+        "success": ids % 2 == 0,
+        "wrong_when_clean": np.zeros(count, bool),
+        "evaluated": True,
+        "loss": np.linspace(0, 1, count),
+        "linf": np.full(count, eps),
+        "l2": np.full(count, 0.1, np.float32),
+        "num_steps": 10,
+        "num_grads": np.full(count, 10),
+        "status": np.zeros(count, np.int8),
+        "confidence": 0.9,
+        "target": np.zeros((count, 1), np.int64),
+        "probabilities": np.tile([0.9, 0.1], (count, 1)),
+    }
+    return {**columns, **changes}
+
+
+def test_round_trip_filters_and_types(tmp_path):
+    out = Store(tmp_path, identity=IDENTITY)
+    out.write(rows(), key="a")
+    out.write(rows(eps=0.06), key="b")
+    out.write(rows(model="robust", attack="none", eps=0, ids=range(2)), key="c")
+    again = Store(tmp_path)
+    assert again.keys() == out.keys()
+    assert again.table().schema.equals(store.SCHEMA)
+    got = again.read(attack="pgd", eps=[0.06])
+    np.testing.assert_array_equal(got["example_id"], range(4))
+    np.testing.assert_array_equal(got["success"], [True, False, True, False])
+    np.testing.assert_allclose(got["probabilities"], np.tile([0.9, 0.1], (4, 1)), rtol=1e-6)
+    assert (got["target"].shape, got["target"].dtype) == ((4, 1), np.int16)
+    assert set(again.read(["model"])["model"]) == {"standard", "robust"}
+    assert again.read(["eps"], model="nobody")["eps"].shape == (0,)
+    assert again.num_rows() == 10
+    assert again.num_rows(model="standard", eps=0.03 + 1e-12) == 4
+    assert again.has(model="robust", attack="none", eps=0, restart=0, data="phantoms")
+    assert not again.has(model="robust", attack="pgd")
+
+
+def test_pandas_reads_the_folder_in_one_line(tmp_path):
+    out = Store(tmp_path, identity=IDENTITY)
+    out.write(rows(), key="a")
+    out.write(rows(eps=0.06), key="b")
+    (out.rows / ".tmp-1-left-by-a-kill").write_text("half")
+    frame = pd.read_parquet(tmp_path / "rows")
+    assert len(frame) == 8
+    assert frame.groupby("eps").success.mean().tolist() == [0.5, 0.5]
+
+
+def test_lists_of_differing_length(tmp_path):
+    out = Store(tmp_path, identity=IDENTITY)
+    out.write(rows(probabilities=[[0.1, 0.9], [], [0.5], [1, 0]]), key="a")
+    got = Store(tmp_path).read(["probabilities"])["probabilities"]
+    assert [len(row) for row in got] == [2, 0, 1, 2]
+    np.testing.assert_allclose(got[3], [1, 0])
+    out.write(rows(eps=0.06, probabilities=np.zeros((4, 0))), key="b")
+    assert Store(tmp_path).read(eps=0.06)["probabilities"].shape == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"loss": None}, "float32"),
+        ({"success": np.ones(4)}, "success must be bool"),
+        ({"example_id": np.arange(4) / 2}, "example_id must be int64"),
+        ({"status": np.full(4, 300)}, "status does not fit into int8"),
+        ({"loss": np.ones(3)}, "loss has shape (3,)"),
+        ({"model": [1, 2, 3, 4]}, "model must hold text"),
+        ({"eps": -0.1}, "not negative"),
+        ({"eps": np.nan}, "finite"),
+        ({"attack": "none"}, "its eps must be 0"),
+        ({"target": np.zeros((4, 1, 1), int)}, "one flat list per row"),
+        ({"target": np.full((4, 1), 0.5)}, "target must be int16"),
+        ({"example_id": np.array([0, 1, 1, 2])}, "1 row(s) occur twice, the first is model='stan"),
+        ({"example_id": np.zeros(0, int)}, "no row to write"),
+        ({"colour": 1}, "unknown column colour"),
+    ],
+)
+def test_wrong_rows_are_one_clear_line(tmp_path, changes, words):
+    out = Store(tmp_path, identity=IDENTITY)
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        out.write(rows(**changes), key="a")
+    assert "\n" not in str(caught.value)
+    assert Store(tmp_path).keys() == ()
+
+
+def test_missing_column(tmp_path):
+    columns = rows()
+    del columns["l2"], columns["status"]
+    with pytest.raises(ValueError, match="missing column l2, status"):
+        Store(tmp_path, identity=IDENTITY).write(columns, key="a")
+
+
+def test_a_part_is_rewritten_only_when_asked(tmp_path):
+    out = Store(tmp_path, identity=IDENTITY)
+    path = out.write(rows(), key="a")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"stored already.*overwrite"):
+        out.write(rows(confidence=0.1), key="a")
+    assert path.read_bytes() == before
+    out.write(rows(confidence=0.1), key="a", overwrite=True)
+    np.testing.assert_allclose(Store(tmp_path).read()["confidence"], 0.1, rtol=1e-6)
+
+
+def test_the_same_row_in_two_parts_is_refused(tmp_path):
+    out = Store(tmp_path, identity=IDENTITY)
+    out.write(rows(ids=[0, 2, 4]), key="a")
+    out.write(rows(ids=[1, 3, 5]), key="interleaved")
+    out.write(rows(ids=[0, 2, 4], restart=1), key="restart")
+    with pytest.raises(ValueError, match=r"1 row\(s\) of part 'b'.*example_id=4"):
+        Store(tmp_path, identity=IDENTITY).write(rows(ids=[4, 6]), key="b")
+
+
+def test_keys_of_any_text_have_files_of_their_own(tmp_path):
+    out = Store(tmp_path, identity=IDENTITY)
+    keys = ["a/b", "a b", "../x", "A/B", "ü" * 300]
+    for index, key in enumerate(keys):
+        path = out.write(rows(ids=[index]), key=key)
+        assert path.parent == out.rows
+    assert set(Store(tmp_path).keys()) == set(keys)
+
+
+def test_rows_of_another_config_are_never_mixed(tmp_path):
+    Store(tmp_path, identity=IDENTITY).write(rows(), key="a")
+    Store(tmp_path, identity=dict(reversed(IDENTITY.items())))
+    other = {**IDENTITY, "seed": 1, "weights": "xyz"}
+    with pytest.raises(ValueError, match="differs in seed, weights; choose another out folder"):
+        Store(tmp_path, identity=other)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="another evaluation"):
+        Store(tmp_path, identity=other)
+    assert Store(tmp_path).num_rows() == 4
+    assert Store(tmp_path, identity=IDENTITY).num_rows() == 4
+
+
+def test_a_part_of_another_store_is_refused(tmp_path):
+    path = Store(tmp_path / "a", identity=IDENTITY).write(rows(), key="a")
+    Store(tmp_path / "b", identity={"seed": 9}).write(rows(eps=0.1), key="b")
+    (tmp_path / "b" / "rows" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match="belongs to another evaluation"):
+        Store(tmp_path / "b")
+
+
+def test_manifest(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        epsilons: tuple = (0.1, float("inf"))
+
+    out = Store(tmp_path, identity=IDENTITY)
+    out.write_manifest(config=Config(), inputs={"weights": "abc"}, extra={"task": "single"})
+    out.write(rows(), key="a")
+    out.write_manifest(extra={"seconds": {"standard": {"pgd": np.float32(1.5)}}})
+    found = json.loads((tmp_path / "manifest.json").read_text())
+    assert found["config"] == {"epsilons": [0.1, "inf"]}
+    assert found["inputs"] == {"weights": "abc"}
+    assert found["extra"] == {"task": "single", "seconds": {"standard": {"pgd": 1.5}}}
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["parts"][0]["rows"] == 4
+    assert (tmp_path / found["parts"][0]["file"]).exists()
+    assert {"python", "platform", "git_revision", "created", "updated"} <= found.keys()
+    assert Store(tmp_path).manifest == found
+    assert found["earlier"] == []
+
+
+def test_another_environment_is_remembered(tmp_path, monkeypatch):
+    Store(tmp_path, identity=IDENTITY)
+    monkeypatch.setattr(store._manifest, "git_revision", lambda: "f" * 40)
+    Store(tmp_path, identity=IDENTITY).write(rows(), key="a")
+    found = json.loads((tmp_path / "manifest.json").read_text())
+    assert found["git_revision"] == "f" * 40
+    assert len(found["earlier"]) == 1
+
+
+def test_deleted_parts_are_computed_again(tmp_path):
+    out = Store(tmp_path, identity=IDENTITY)
+    out.write(rows(), key="a").unlink()
+    again = Store(tmp_path, identity=IDENTITY)
+    assert not again.has(attack="pgd")
+    again.write(rows(), key="a")
+
+
+def test_damaged_part_names_the_remedy(tmp_path):
+    out = Store(tmp_path, identity=IDENTITY)
+    path = out.write(rows(ids=range(500)), key="a")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged part; delete this file") as caught:
+        Store(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_flipped_bit_is_noticed(tmp_path):
+    out = Store(tmp_path, identity=IDENTITY)
+    loss = np.random.default_rng(0).random(500)
+    path = out.write(rows(ids=range(500), loss=loss), key="a")
+    whole = path.read_bytes()
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(store.SCHEMA.names.index("loss"))
+    middle = chunk.data_page_offset + chunk.total_compressed_size // 2
+    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    with pytest.raises(ValueError, match="damaged part; delete this file"):
+        Store(tmp_path).read()
+
+
+def test_foreign_parquet_file_is_refused(tmp_path):
+    out = Store(tmp_path, identity=IDENTITY)
+    out.write(rows(), key="a")
+    pq.write_table(pa.table({"a": [1]}), out.rows / "part-foreign.parquet")
+    with pytest.raises(ValueError, match="damaged part"):
+        Store(tmp_path)
+
+
+def test_damaged_manifest(tmp_path):
+    Store(tmp_path, identity=IDENTITY).write(rows(), key="a")
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged manifest; restore it"):
+        Store(tmp_path)
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="advjax evaluate"):
+        Store(tmp_path / "nowhere")
+    Store(tmp_path, identity=IDENTITY).write(rows(), key="a")
+    with pytest.raises(ValueError, match="opened to read"):
+        Store(tmp_path).write(rows(), key="b")
+    with pytest.raises(ValueError, match="unknown column"):
+        Store(tmp_path).read(["colour"])
+
+
+_WRITER = """
+import sys, numpy as np
+sys.path.insert(0, {root!r})
+from tests.test_store import IDENTITY, rows
+from advjax.store import Store
+out = Store({folder!r}, identity=IDENTITY)
+start = len(out.keys())
+print("ready", flush=True)
+for index in range(start, 10_000):
+    count = 2000
+    out.write(rows(ids=np.arange(count) + count * index, success=np.full(count, index % 2 == 0)),
+              key=f"part {{index}}")
+"""
+
+
+def test_kill_in_the_middle_of_writes(tmp_path):
+    """SIGKILL at several moments; every part that is there is whole, and work goes on."""
+    code = _WRITER.format(root=str(Path(__file__).parents[1]), folder=str(tmp_path))
+    stored = 0
+    for delay in (0.0, 0.05, 0.11, 0.23):
+        writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(delay)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        found = Store(tmp_path, identity=IDENTITY)
+        got = found.read(["example_id", "success"])
+        assert len(found.keys()) >= stored
+        stored = len(found.keys())
+        assert sorted(got["example_id"]) == list(range(2000 * stored))
+        np.testing.assert_array_equal(got["success"], got["example_id"] // 2000 % 2 == 0)
+        assert not list(tmp_path.rglob(".tmp-*"))
+        json.loads((tmp_path / "manifest.json").read_text())
+    assert stored > 0
+
+
+def test_temporary_file_of_a_living_writer_stays(tmp_path):
+    out = Store(tmp_path, identity=IDENTITY)
+    out.write(rows(), key="a")
+    living = out.rows / f".tmp-{os.getpid()}-1-part"
+    old = out.rows / f".tmp-{os.getpid()}-2-part"
+    for path in (living, old):
+        path.write_text("half")
+    os.utime(old, (0, 0))
+    Store(tmp_path, identity=IDENTITY)
+    assert living.exists()
+    assert not old.exists()
+
+
+def test_disk_full_leaves_earlier_parts_and_names_the_remedy(tmp_path):
+    """A real write failure: files may not grow beyond a limit, as on a full disk or quota."""
+    out = Store(tmp_path, identity=IDENTITY)
+    out.write(rows(), key="a")
+    big = rows(ids=range(20_000), eps=0.5, loss=np.random.default_rng(0).random(20_000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match="free some space and run the same command again"):
+            out.write(big, key="b")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert Store(tmp_path).num_rows() == 4
+    assert not list(tmp_path.rglob(".tmp-*"))
+    assert out.keys() == ("a",)
+    out.write(big, key="b")
+    assert Store(tmp_path).num_rows() == 20_004
+
+
+def test_disk_full_while_the_manifest_is_written(tmp_path, monkeypatch):
+    out = Store(tmp_path, identity=IDENTITY)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = (tmp_path / "manifest.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(_files.os, "fsync", full)
+        with pytest.raises(OSError, match=r"no space left while writing manifest\.json") as caught:
+            out.write_manifest(extra={"a": 1})
+    assert caught.value.errno == errno.ENOSPC
+    assert (tmp_path / "manifest.json").read_bytes() == before
+
+
+def test_a_part_that_the_manifest_does_not_know_counts(tmp_path, monkeypatch):
+    """A kill between the rename of a part and the manifest."""
+    out = Store(tmp_path, identity=IDENTITY)
+    monkeypatch.setattr(_store.Store, "write_manifest", lambda self: None)
+    out.write(rows(), key="a")
+    monkeypatch.undo()
+    again = Store(tmp_path, identity=IDENTITY)
+    assert again.has(attack="pgd")
+    again.write_manifest()
+    assert json.loads((tmp_path / "manifest.json").read_text())["parts"][0]["key"] == "a"
+
+
+def test_fingerprint_sees_content_and_nothing_else():
+    @dataclasses.dataclass
+    class Config:
+        a: int = 1
+        b: tuple = (1.0, "x")
+
+    same = [
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        ([1, 2], (1, 2)),
+        (Config(), Config()),
+        (np.arange(4), np.arange(8)[::2] // 2),
+        (np.arange(3.0).astype(">f8"), np.arange(3.0)),
+        (jnp.ones((2, 2)), np.ones((2, 2), np.float32)),
+    ]
+    for one, other in same:
+        assert store.fingerprint(one) == store.fingerprint(other)
+    values = [
+        None, 0, False, 0.0, -0.0, "", b"", [], {}, "0", [0], [[0]], {"a": 0}, {"a": 1},
+        Config(), Config(a=2), np.zeros(2), np.zeros(2, np.float32), np.zeros((1, 2)), np.zeros(0),
+        ["ab", "c"], ["a", "bc"], {1: 0}, {"1": 0}, np.int32(0), float("nan"),
+    ]  # fmt: skip
+    assert len({store.fingerprint(value) for value in values}) == len(values)
+    # the same on every machine and in every version: a change here orphans stored results
+    assert store.fingerprint({"eps": 8 / 255, "name": "pgd"}).startswith("7ffc5c248aef3e74f929eea2")
+    with pytest.raises(ValueError, match=r"value\['fn'\]\[0\] is a function"):
+        store.fingerprint({"fn": [lambda: 0]})
+
+
+def test_panels(tmp_path):
+    assert store.read_panels(tmp_path) == []
+    rng = np.random.default_rng(0)
+    clean = rng.random((3, 4, 4, 1)).astype(np.float32)
+    panel = {
+        "clean": clean,
+        "adv": clean + 0.01,
+        "target": [0, 1, 0],
+        "clean_probabilities": np.full((3, 2), 0.5),
+        "adv_probabilities": np.full((3, 2), 0.5),
+        "example_id": [5, 6, 7],
+        "class_names": ["no", "<b>yes</b>"],
+    }
+    names = [("../m x", "pgd", 0.03), ("../m_x", "pgd", 0.03), ("m", "a/b", 0.01)]
+    for model, attack, eps in names:
+        path = store.write_panel(tmp_path, model=model, attack=attack, eps=eps, **panel)
+        assert path.parent == tmp_path / "panels"
+    store.write_panel(tmp_path, model="m", attack="a/b", eps=0.01, **{**panel, "adv": clean})
+    found = store.read_panels(tmp_path)
+    assert [(p.attack, p.eps, p.model) for p in found] == [
+        ("a/b", 0.01, "m"), ("pgd", 0.03, "../m x"), ("pgd", 0.03, "../m_x"),
+    ]  # fmt: skip
+    np.testing.assert_array_equal(found[0].adv, clean)
+    assert found[1].class_names == ("no", "<b>yes</b>")
+    with pytest.raises(ValueError, match="clean and adv"):
+        store.write_panel(tmp_path, model="m", attack="a", eps=0, **{**panel, "adv": clean[:2]})
+    with pytest.raises(ValueError, match="one column per class name"):
+        store.write_panel(tmp_path, model="m", attack="a", eps=0, **{**panel, "class_names": "a"})
+    path.write_bytes(b"PK broken")
+    with pytest.raises(ValueError, match="damaged panel; delete this file"):
+        store.read_panels(tmp_path)
