@@ -3,9 +3,10 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from advjax import engine, store
+from advjax import engine, metrics, store
 from advjax.cli._subjects import Job, Subject
 from advjax.config import EvaluateConfig
 from advjax.engine import ReferenceRows
@@ -14,10 +15,12 @@ from advjax.engine import ReferenceRows
 def clean_rows(job: Job, key: jax.Array, config: EvaluateConfig) -> dict[str, Any]:
     """Return the rows of the unattacked images."""
     split = job.subject.split
-    output, wrong, loss = engine.evaluate_clean(
+    output, _, loss = engine.evaluate_clean(
         job.make_attack, job.subject.variables, split.images, split.targets, key=key,
         ids=split.ids, batch_size=config.batch_size,
     )  # fmt: skip
+    # a tie or an output that is not finite is no success of an attack, but no right answer either
+    wrong = ~np.asarray(metrics.correct(jnp.asarray(output), jnp.asarray(split.targets)))
     return {
         **_common(job.subject, "none", 0.0, 0, output),
         "success": wrong, "wrong_when_clean": wrong, "loss": loss, "linf": 0.0, "l2": 0.0,

@@ -393,3 +393,38 @@ def test_training_can_differentiate_past_an_attack():
         return jax.vmap(losses.cross_entropy)(scale * fn(x_adv), y).mean()
 
     assert jnp.isfinite(jax.jit(jax.grad(loss))(1.0))
+
+
+@pytest.mark.parametrize(("name", "forwards"), [("pgd", 6), ("smia", 11), ("nifgsm", 11)])
+def test_passes_are_really_made_as_often_as_the_cost_says(name, forwards):
+    """Count executions of the model and of its gradient on the host, not traces."""
+    counts = {"forward": 0, "backward": 0}
+
+    def count(which):
+        counts[which] += 1
+
+    @jax.custom_vjp
+    def model(x):
+        jax.debug.callback(count, "forward")
+        return jnp.stack([x.sum((1, 2, 3)), jnp.zeros(x.shape[0])], -1)
+
+    def forward(x):
+        return model(x), x
+
+    def backward(x, g):
+        jax.debug.callback(count, "backward")
+        return (jnp.broadcast_to(g[:, :1, None, None], x.shape),)
+
+    model.defvjp(forward, backward)
+    x, y = jnp.full((3, 2, 2, 1), 0.5), jnp.zeros(3, jnp.int32)
+
+    @jax.jit
+    def attacked(x):
+        objective = attacks.from_logits(model, loss=losses.cross_entropy)
+        attack = attacks.ATTACKS[name](objective, threat.linf(), num_steps=5)
+        return attacks.run(attack, KEY, x, y, 0.1, stop="budget")
+
+    result = jax.block_until_ready(attacked(x))
+    jax.effects_barrier()
+    assert counts == {"forward": forwards, "backward": 5}
+    assert (result.num_grads == 5).all()

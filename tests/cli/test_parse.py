@@ -1,0 +1,141 @@
+"""Words, files and exit codes."""
+
+import json
+
+import pytest
+
+from advjax.cli import main
+from advjax.cli._main import UsageError
+from advjax.cli._parse import parse, read_config
+from advjax.config import AttackConfig, EvaluateConfig, TrainConfig
+
+
+def read(*words, cls=TrainConfig):
+    return parse(cls, words, command="train", description="test")
+
+
+def test_defaults_and_nested_fields():
+    config = read("--model.width", "16", "--data.source", "npz:a.npz", "--balanced", "True")
+    assert config.model.width == 16
+    assert config.data.source == "npz:a.npz"
+    assert config.balanced is True
+    assert read() == TrainConfig()
+
+
+@pytest.mark.parametrize("words", [("--eps", "8/255"), ("--eps=8/255",)])
+def test_budgets_as_people_say_them(words):
+    assert read(*words).eps == 8 / 255
+
+
+def test_lists():
+    config = read(
+        "--runs", "a", "b", "--attacks", "pgd:num_steps=5", "fgsm", "--epsilons", "1/255", "2/255",
+        cls=EvaluateConfig,
+    )  # fmt: skip
+    assert config.runs == ("a", "b")
+    assert config.attacks == ("pgd:num_steps=5", "fgsm")
+    assert config.epsilons == (1 / 255, 2 / 255)
+
+
+def test_python_config_and_fields_after_it(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from advjax.config import TrainConfig\nconfig = TrainConfig(method='pgd', epochs=3)\n"
+    )
+    config = read(str(file), "--epochs", "5")
+    assert (config.method, config.epochs) == ("pgd", 5)
+
+
+def test_json_config_of_an_earlier_run(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"config": {"method": "fgsm", "model": {"width": 8}}}))
+    config = read(str(file))
+    assert (config.method, config.model.width) == ("fgsm", 8)
+    file.write_text(json.dumps({"config": {"metod": "fgsm"}}))
+    with pytest.raises(ValueError, match="metod"):
+        read(str(file))
+    file.write_text("{")
+    with pytest.raises(ValueError, match="JSON"):
+        read(str(file))
+
+
+def test_files_that_hold_no_config(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.py"):
+        read_config(str(tmp_path / "none.py"), TrainConfig)
+    with pytest.raises(UsageError, match=r"\.py or \.json"):
+        read_config("config.yaml", TrainConfig)
+    file = tmp_path / "other.py"
+    file.write_text("config = 3\n")
+    with pytest.raises(ValueError, match="TrainConfig"):
+        read_config(str(file), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ([], 2),
+        (["--help"], 0),
+        (["--version"], 0),
+        (["train", "--help"], 0),
+        (["evaluate", "--help"], 0),
+        (["report", "--help"], 0),
+        (["data", "--help"], 0),
+        (["data", "list"], 0),
+        (["data"], 2),
+        (["data", "fetch"], 2),
+        (["attack"], 2),
+        (["train", "--metod", "pgd"], 2),
+        (["train", "--epochs", "many"], 2),
+        (["train", "config.yaml"], 2),
+        (["train", "missing.py"], 1),
+        (["train", "--method", "magic"], 1),
+        (["train", "--data.source", "npz:missing.npz"], 1),
+        (["train", "--data.source", "ftp:there"], 1),
+        (["train", "--model.name", "resnet19"], 1),
+        (["evaluate"], 1),
+        (["evaluate", "--runs", "missing"], 1),
+        (["evaluate", "--runs", "x", "--epsilons", "0.2", "0.1"], 1),
+        (["evaluate", "--runs", "x", "--attacks", "pdg"], 1),
+        (["evaluate", "--runs", "x", "--attacks", "pgd:steps=3"], 1),
+        (["report", "missing"], 1),
+        (["data", "check", "npz:missing.npz"], 1),
+    ],
+)
+def test_exit_codes(words, code, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ADVJAX_DATA_DIR", raising=False)
+    assert main(words) == code
+    said = capsys.readouterr()
+    if code == 1:
+        lines = said.err.strip().splitlines()
+        assert len(lines) == 1, said.err
+        assert lines[0].startswith("advjax: ")
+    assert "Traceback" not in said.err
+
+
+def test_help_names_every_field(capsys):
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    for word in ("--eps", "--method", "--data.source", "--model.width", "--devices", "pixel units"):
+        assert word in text
+
+
+def test_interrupt_is_said(monkeypatch, capsys):
+    from advjax import training
+
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", interrupted)
+    assert main(["train"]) == 1
+    assert "goes on" in capsys.readouterr().err
+
+
+def test_attack_words():
+    assert AttackConfig.parse("pgd:norm=l2,num_steps=7,step_size=0.5") == AttackConfig(
+        "pgd", "l2", 7, 0.5
+    )
+    assert AttackConfig.parse("pgd:num_steps=7,norm=l2").label() == "pgd-7-l2"
+    for bad in ("pgd:steps=3", "pgd:num_steps", "pgd:num_steps=many"):
+        with pytest.raises(ValueError, match=r"NAME:norm|numbers"):
+            AttackConfig.parse(bad)
