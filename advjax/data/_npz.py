@@ -1,0 +1,116 @@
+"""Reader of `.npz` files in the layout of MedMNIST (Yang et al. 2023)."""
+
+import pickle
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from advjax.config import DataConfig
+from advjax.data import _checks
+from advjax.data._assemble import Raw, assemble
+from advjax.data._spec import SPLITS, Dataset
+
+# what numpy, zipfile and zlib raise on damaged bytes
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    pickle.UnpicklingError,
+    struct.error,
+    EOFError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
+def load_npz(path: Path, config: DataConfig) -> Dataset:
+    """Load `{train,val,test}_{images,labels}` and, where present, `_masks`, `_ids`, `_groups`.
+
+    Images are `[N, H, W]` or `[N, H, W, C]`, uint8 or float in [0, 1]; labels `(N,)` or `(N, 1)`
+    classes 0..K-1, or `(N, K)` multi-hot; masks `[N, H, W]`; ids and groups strings or integers.
+    An optional `class_names` `(K,)` names the classes. Without `val_images` an eighth of the
+    training images is held out, by group where groups are known.
+
+    Raises:
+      ValueError: the file is damaged, lacks an array, or an array is wrong; the message names
+        file, array, first row and remedy.
+    """
+    arrays = _read(path)
+    for split in ("train", "test"):
+        for kind in ("images", "labels"):
+            _require(path, arrays, f"{split}_{kind}")
+    if ("val_images" in arrays) != ("val_labels" in arrays):
+        _require(path, arrays, "val_images")
+        _require(path, arrays, "val_labels")
+    raws = {s: _raw(path, arrays, s) for s in SPLITS if f"{s}_images" in arrays}
+    names = arrays.get("class_names")
+    if names is not None and (names.ndim != 1 or names.dtype.kind not in "US"):
+        raise ValueError(f"{path.name}: class_names must be a list of strings, one per class")
+    return assemble(
+        path.name,
+        raws,
+        config,
+        class_names=None if names is None else tuple(str(n) for n in names),
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except _BROKEN as error:
+        raise ValueError(
+            f"{path.name}: not a readable .npz file ({_one_line(error)}); it may be truncated: "
+            "copy or download it again, or write it with np.savez_compressed"
+        ) from None
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError(
+            f"{path.name}: one .npy array, expected an .npz archive with train_images, "
+            "train_labels, test_images, test_labels; write it with np.savez_compressed"
+        )
+    arrays = {}
+    with archive:
+        for key in archive.files:
+            try:
+                arrays[key] = archive[key]
+            except _BROKEN as error:
+                raise ValueError(
+                    f"{path.name}: cannot read {key} ({_one_line(error)}); the file is damaged, or "
+                    "the array holds Python objects: store numbers or strings"
+                ) from None
+    return arrays
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _require(path: Path, arrays: dict[str, np.ndarray], key: str) -> None:
+    if key not in arrays:
+        present = ", ".join(sorted(arrays)) or "nothing"
+        raise ValueError(
+            f"{path.name}: {key} is missing (found: {present}); add it: the layout is "
+            "{train,val,test}_{images,labels}"
+        )
+
+
+def _raw(path: Path, arrays: dict[str, np.ndarray], split: str) -> Raw:
+    where = f"{path.name}: {split}"
+    images = _checks.images(f"{where}_images", arrays[f"{split}_images"])
+    number = len(images)
+    masks, names, groups = (arrays.get(f"{split}_{kind}") for kind in ("masks", "ids", "groups"))
+    return Raw(
+        images=images,
+        targets=_checks.labels(f"{where}_labels", arrays[f"{split}_labels"], number),
+        masks=None if masks is None else _checks.masks(f"{where}_masks", masks, images.shape),
+        names=None if names is None else _checks.identities(f"{where}_ids", names, number),
+        groups=None if groups is None else _checks.identities(f"{where}_groups", groups, number),
+    )

@@ -1,0 +1,76 @@
+"""Devices in one row: the mesh on which attacks and training split a batch.
+
+    mesh = data_mesh(8)
+    params = jax.device_put(params, replicated(mesh))
+    x = jax.device_put(x, sharded(mesh))
+
+The axis type is `Auto`, said explicitly: the default of `jax.make_mesh` is `Explicit` since
+jax 0.9, under which unsharded inputs of `shard_map` are an error.
+"""
+
+from collections.abc import Iterable
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+Array = jax.Array
+
+AXIS = "data"
+
+
+def data_mesh(num_devices: int | None = None) -> Mesh:
+    """Make a mesh with the single axis `"data"`.
+
+    Args:
+      num_devices: how many devices take part, the first ones of `jax.devices()`; None: all.
+
+    Returns:
+      A mesh with the axis `"data"`, of type `Auto`.
+
+    Raises:
+      ValueError: fewer devices exist, or the number is not positive.
+    """
+    devices = jax.devices()
+    count = len(devices) if num_devices is None else num_devices
+    if count < 1:
+        raise ValueError(f"num_devices: expected at least 1, got {count}")
+    if count > len(devices):
+        raise ValueError(
+            f"num_devices: {count} asked for, but {len(devices)} {devices[0].platform} device(s) "
+            f"exist; on a CPU, set JAX_NUM_CPU_DEVICES={count} in the environment before jax "
+            "first touches a device"
+        )
+    return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices[:count])
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of arrays that every device of `mesh` holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def sharded(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of arrays `[B, ...]` whose rows are split over `"data"`."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def varying_axes(x: Array) -> frozenset[str]:
+    """Return the names of the `shard_map` axes over which the value of `x` may differ.
+
+    Empty outside `shard_map`, inside it with `check_vma=False`, and for replicated values.
+    """
+    kind = jax.typeof(x)
+    # jax 0.10.1 moved the set from `aval.vma` to `aval.mat.varying`
+    manual = getattr(kind, "mat", None)
+    axes = getattr(manual, "varying", None) if manual is not None else getattr(kind, "vma", None)
+    return frozenset(axes or ())
+
+
+def vary(x: Array, axes: Iterable[str]) -> Array:
+    """Mark `x` as varying over `axes`, without changing a value.
+
+    A function with a custom gradient needs its inputs to agree: `vary(w, varying_axes(x))` makes
+    replicated weights agree with a sharded batch, and the transpose of the cast sums their
+    gradient over the devices, where anybody asks for it.
+    """
+    missing = tuple(sorted(frozenset(axes) - varying_axes(x)))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x

@@ -1,0 +1,52 @@
+"""Training: one pure step, methods in a table, and a loop that can be killed at any moment.
+
+    result = training.train(TrainConfig(out="runs/a", method="pgd", eps=4 / 255))
+    model, variables, config, info = training.restore_model("runs/a")
+
+The step alone, for programs of your own:
+
+    step = jax.jit(training.make_train_step(model, method, optimizer), donate_argnums=0)
+    state = training.init_state(model, method, optimizer, seed, image_shape)
+    state, metrics = step(state, batch)
+"""
+
+from advjax.training import methods
+from advjax.training._config_io import config_from_dict, config_to_dict
+from advjax.training._evaluate import predict, predict_attacked, robust_scores, scores
+from advjax.training._loop import NonFiniteLossError, TrainResult, train
+from advjax.training._optim import build_optimizer, learning_rate_at, set_learning_rate
+from advjax.training._restore import restore_model
+from advjax.training._state import (
+    TrainState,
+    eval_variables,
+    init_state,
+    join_variables,
+    split_variables,
+    step_key,
+)
+from advjax.training._step import make_train_step, unique_keys
+
+__all__ = [
+    "NonFiniteLossError",
+    "TrainResult",
+    "TrainState",
+    "build_optimizer",
+    "config_from_dict",
+    "config_to_dict",
+    "eval_variables",
+    "init_state",
+    "join_variables",
+    "learning_rate_at",
+    "make_train_step",
+    "methods",
+    "predict",
+    "predict_attacked",
+    "restore_model",
+    "robust_scores",
+    "scores",
+    "set_learning_rate",
+    "split_variables",
+    "step_key",
+    "train",
+    "unique_keys",
+]

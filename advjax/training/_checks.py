@@ -1,0 +1,113 @@
+"""What can be said of a training config before anything is loaded or compiled."""
+
+import numpy as np
+
+from advjax import attacks
+from advjax.config import TrainConfig
+
+SELECT_BY = ("auto", "clean", "robust")
+
+
+def check_config(config: TrainConfig) -> None:
+    """Check numbers and names; methods, models and data check their own.
+
+    Raises:
+      ValueError: naming the field and the remedy.
+    """
+    for name in ("epochs", "batch_size", "checkpoint_every", "devices"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}: expected at least 1, got {getattr(config, name)}")
+    if config.batch_size % config.devices:
+        raise ValueError(
+            f"batch_size: {config.batch_size} cannot be split over {config.devices} devices; "
+            f"use a multiple, for instance {-(-config.batch_size // config.devices)} per device: "
+            f"{-(-config.batch_size // config.devices) * config.devices}"
+        )
+    if config.ema is not None and not 0 < config.ema < 1:
+        raise ValueError(f"ema: must be in (0, 1), got {config.ema}; None switches it off")
+    if config.seed < 0 or config.seed > 2**32 - 1:
+        raise ValueError(f"seed: must be in [0, 2**32), got {config.seed}")
+    if config.select_by not in SELECT_BY:
+        raise ValueError(
+            f"select_by: unknown {config.select_by!r}; use one of {', '.join(SELECT_BY)}"
+        )
+    _check_validation(config)
+
+
+def _check_validation(config: TrainConfig) -> None:
+    attack = config.val_attack
+    if attack.name not in attacks.ATTACKS:
+        raise ValueError(
+            f"val_attack.name: unknown {attack.name!r}; use one of "
+            f"{', '.join(sorted(attacks.ATTACKS))}"
+        )
+    if attack.norm not in ("linf", "l2"):
+        raise ValueError(f"val_attack.norm: unknown {attack.norm!r}; use 'linf' or 'l2'")
+    if config.val_eps is None and attack.norm != config.norm:
+        raise ValueError(
+            f"val_attack.norm is {attack.norm!r} but norm is {config.norm!r}, so that eps cannot "
+            "serve both; make them equal or set val_eps"
+        )
+    if config.val_eps is not None and config.val_eps < 0:
+        raise ValueError(f"val_eps: must not be negative, got {config.val_eps}")
+    if config.val_examples is not None and config.val_examples < 0:
+        raise ValueError(f"val_examples: must not be negative, got {config.val_examples}")
+    if config.val_examples == 0 and selects_robust(config):
+        raise ValueError(
+            "val_examples: 0 switches robust validation off, but the best checkpoint is chosen "
+            "by it; set select_by='clean' or give some examples"
+        )
+
+
+def selects_robust(config: TrainConfig) -> bool:
+    """Whether the robust score of the validation split picks the best checkpoint."""
+    if config.select_by == "auto":
+        return config.method != "standard"
+    return config.select_by == "robust"
+
+
+def score_name(config: TrainConfig, task: str) -> str:
+    """Return the record that picks the best checkpoint, for instance `val_accuracy`.
+
+    Mean AUROC for several labels; balanced accuracy where sampling is balanced; else accuracy.
+    """
+    kind = "accuracy"
+    if task == "multi":
+        kind = "auroc"
+    elif config.balanced:
+        kind = "balanced_accuracy"
+    return f"robust_{kind}" if selects_robust(config) else f"val_{kind}"
+
+
+def check_splits(config: TrainConfig, task: str, sizes: dict[str, int]) -> None:
+    """Check that there is enough to train on and to select by.
+
+    Raises:
+      ValueError: a split is missing, too small, or sampling cannot be balanced.
+    """
+    for name in ("train", "val"):
+        if not sizes.get(name):
+            raise ValueError(
+                f"data.source: {config.data.source!r} has no {name!r} split; training needs "
+                "'train' to fit and 'val' to select by (never 'test')"
+            )
+    if sizes["train"] < config.batch_size:
+        raise ValueError(
+            f"batch_size: {config.batch_size} is more than the {sizes['train']} training images; "
+            f"use at most {sizes['train']}"
+        )
+    if config.balanced and task != "single":
+        raise ValueError("balanced: class-balanced sampling needs single-label data; leave it off")
+
+
+def check_ranking(targets: np.ndarray) -> None:
+    """Check that a mean AUROC exists for a multi-label validation split.
+
+    Raises:
+      ValueError: no label has both a positive and a negative example.
+    """
+    if not ((targets > 0).any(0) & (targets == 0).any(0)).any():
+        raise ValueError(
+            "the validation split has no label with both a positive and a negative example, so "
+            "that no AUROC exists to select by; take more validation images (data.num_val)"
+        )

@@ -1,0 +1,190 @@
+"""What every model owes, whatever it was made of."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from advjax import mesh, models
+
+from . import zoo
+
+X = jnp.asarray(np.random.default_rng(0).random((8, 12, 10, 2)), jnp.float32)
+RNGS = {"dropout": jax.random.key(3)}
+
+
+@functools.cache
+def made(name):
+    model = zoo.ZOO[name]()
+    return model, model.init(jax.random.key(0), X)
+
+
+def awake(variables):
+    """The same variables with every scale at one, so that residual branches take part."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.ones_like(leaf) if path[-1].key == "scale" else leaf, variables
+    )
+
+
+def logits_and_gradient(model):
+    def loss(x, variables):
+        logits = model.apply(variables, x)
+        return (jnp.sin(logits) * (1 + jnp.arange(zoo.CLASSES))).sum(), logits
+
+    def both(variables, x):
+        (_, logits), g = jax.value_and_grad(loss, has_aux=True)(x, variables)
+        return logits, g
+
+    return jax.jit(both)
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_contract(name):
+    model, variables = made(name)
+    assert isinstance(model.name, str)
+    assert type(variables) is dict
+    assert "params" in variables
+    assert all(type(leaf).__name__ == "ArrayImpl" for leaf in jax.tree.leaves(variables))
+    chex.assert_tree_all_finite(variables)
+    logits, g = logits_and_gradient(model)(awake(variables), X)
+    chex.assert_shape(logits, (8, zoo.CLASSES))
+    chex.assert_tree_all_finite((logits, g))
+    assert logits.dtype == g.dtype == jnp.float32
+    assert float(jnp.abs(g).max()) > 0
+    np.testing.assert_array_equal(*(logits_and_gradient(model)(variables, X)[0] for _ in "ab"))
+    np.testing.assert_allclose(model.apply(awake(variables), X), logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_start_depends_on_the_key_alone(name):
+    model, variables = made(name)
+    again = model.init(jax.random.key(0), X[:1] * 0)
+    chex.assert_trees_all_equal(again, variables)
+    if name not in ("from_nnx", "from_fn-stats"):  # these two bring their values
+        other = model.init(jax.random.key(1), X)
+        assert any(
+            bool((a != b).any())
+            for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(variables), strict=True)
+        )
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_training_mode_returns_what_changed(name):
+    model, variables = made(name)
+    apply = jax.jit(lambda v, x, rngs: model.apply(v, x, train=True, rngs=rngs))
+    logits, updates = apply(variables, X, RNGS)
+    chex.assert_shape(logits, (8, zoo.CLASSES))
+    assert set(updates) == ({"batch_stats"} if name in zoo.WITH_STATS else set())
+    after = variables | updates
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, variables)
+    before = model.apply(variables, X)
+    if name in zoo.WITH_STATS:
+        moved = jax.tree.map(
+            lambda a, b: bool((a != b).any()), updates["batch_stats"], variables["batch_stats"]
+        )
+        assert all(jax.tree.leaves(moved))
+        assert bool((apply(awake(variables), X, RNGS)[0] != model.apply(awake(variables), X)).any())
+    else:
+        np.testing.assert_array_equal(model.apply(after, X), before)
+    other = apply(variables, X, {"dropout": jax.random.key(4)})[0]
+    assert bool((other != logits).any()) == (name in zoo.WITH_DROPOUT)
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_rows_do_not_see_each_other(name):
+    model, variables = made(name)
+    f = logits_and_gradient(model)
+    variables = awake(variables)
+    whole = f(variables, X)
+    changed = f(variables, X.at[1:].set(1 - X[1:]))
+    # the same bits: nothing leaks, and nothing is rounded another way
+    np.testing.assert_array_equal(changed[0][0], whole[0][0])
+    np.testing.assert_array_equal(changed[1][0], whole[1][0])
+    if name not in zoo.EXACT:
+        return
+    for size in (1, 3, 4):
+        rows = f(variables, X[:size])
+        for part, full in zip(rows, whole, strict=True):
+            np.testing.assert_array_equal(part, full[:size], err_msg=f"{size} rows at once")
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_single_examples_under_vmap(name):
+    model, variables = made(name)
+    f, variables = logits_and_gradient(model), awake(variables)
+
+    @jax.jit
+    def one_by_one(variables, x):
+        return jax.vmap(lambda x: jax.tree.map(lambda a: a[0], f(variables, x[None])))(x)
+
+    got, want = one_by_one(variables, X), f(variables, X)
+    for a, b in zip(got, want, strict=True):
+        if name in zoo.EXACT:
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "small_cnn", "from_linen", "from_nnx"])
+def test_gradients_on_eight_devices(name):
+    model, variables = made(name)
+    variables, f = awake(variables), logits_and_gradient(model)
+    spec = {"in_specs": (P(), P("data")), "out_specs": P("data")}
+    mapped = jax.jit(jax.shard_map(f, mesh=mesh.data_mesh(8), **spec))
+    assert "all-reduce" not in mapped.lower(variables, X).compile().as_text()
+    got, want = mapped(variables, X), f(variables, X)
+    for a, b in zip(got, want, strict=True):
+        if name in zoo.EXACT:  # one row a device, the same bits as eight at once
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_ensembles_under_vmap_over_parameters():
+    model, variables = made("resnet18")
+    variables = awake(variables)
+    both = jax.tree.map(lambda a: jnp.stack([a, a * 1.01]), variables)
+    f = logits_and_gradient(model)
+    got = jax.jit(jax.vmap(f, (0, None)))(both, X)
+    want = f(jax.tree.map(lambda a: a[1], both), X)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=1e-4)
+
+
+def test_float64(x64):
+    for name in ("resnet18", "small_cnn", "from_linen", "from_nnx"):
+        model, variables = made(name)
+        cast = jax.tree.map(lambda a: a.astype(jnp.float64), awake(variables))
+        logits, g = logits_and_gradient(model)(cast, X.astype(jnp.float64))
+        assert logits.dtype == g.dtype == jnp.float64
+        single = jax.jit(model.apply)(awake(variables), X)
+        np.testing.assert_allclose(logits, single, rtol=1e-3, atol=1e-4)
+
+
+def test_ours_and_lax_make_the_same_network():
+    model, variables = made("resnet18-imagenet")
+    f, variables = logits_and_gradient(model), awake(variables)
+    ours = f(variables, X)
+    with models.use_lax_ops():
+        theirs = f(variables, X)
+        _, tangent = jax.jvp(lambda x: model.apply(variables, x), (X,), (X,))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    chex.assert_tree_all_finite(tangent)
+
+
+def test_batch_norm_averages_over_the_axis_of_pmap():
+    model = models.small_cnn(zoo.CLASSES, width=4, axis_name="batch")
+    _, variables = made("small_cnn")
+    x = X.reshape(4, 2, *X.shape[1:])
+    train = jax.pmap(
+        lambda v, x: model.apply(v, x, train=True), axis_name="batch", in_axes=(None, 0)
+    )
+    logits, updates = train(variables, x)
+    whole, together = made("small_cnn")[0].apply(variables, X, train=True)
+    np.testing.assert_allclose(logits.reshape(whole.shape), whole, rtol=1e-3, atol=1e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-3, atol=1e-5), updates, together
+    )

@@ -1,0 +1,444 @@
+"""Whole runs: what they write, how they resume, what stops them."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from advjax import checkpoint, data, models, training
+from advjax.checkpoint import Checkpoints
+from advjax.config import (
+    AttackConfig,
+    AugmentConfig,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+from advjax.training import _loop, _run
+from tests.training.tiny import tiny_model
+
+DATA = DataConfig(source="phantom:dermoscopy", size=16, num_train=64, num_val=40, num_test=16)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Replace every model by the tiny one, and count its traces."""
+    calls = []
+    monkeypatch.setattr(
+        models, "build", lambda config, num_classes: tiny_model(num_classes, calls=calls)
+    )
+    return calls
+
+
+def _config(folder, **fields):
+    defaults = {
+        "out": str(folder),
+        "data": DATA,
+        "model": ModelConfig(name="small_cnn", width=4),
+        "optimizer": OptimizerConfig(learning_rate=0.05),
+        "method": "pgd",
+        "eps": 0.02,
+        "attack_steps": 2,
+        "epochs": 3,
+        "batch_size": 16,
+        "val_attack": AttackConfig(name="pgd", num_steps=2),
+        "val_examples": 16,
+    }
+    return TrainConfig(**{**defaults, **fields})
+
+
+def _train(config):
+    return training.train(config, progress=False)
+
+
+def _leaves(folder):
+    """Return everything that the newest checkpoint stores."""
+    with Checkpoints(folder / "checkpoints", read_only=True) as store:
+        step = store.latest_step()
+    with ocp.StandardCheckpointer() as reader:
+        return {
+            name: reader.restore(folder.absolute() / "checkpoints" / str(step) / name)
+            for name in ("model", "training")
+        }
+
+
+def test_a_run_writes_its_folder(tiny, tmp_path, capsys):
+    config = _config(tmp_path / "run", ema=0.9)
+    result = _train(config)
+    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoints", "config.json", "metrics.jsonl"]
+    assert result.epochs == 3
+    assert result.resumed_from == 0
+    assert result.score == "robust_accuracy"
+    header = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert training.config_from_dict(header["config"]) == config
+    assert header["dataset"]["image_shape"] == [16, 16, 3]
+    assert header["dataset"]["task"] == "single"
+    assert len(header["dataset"]["class_names"]) == header["dataset"]["num_classes"] == 7
+    assert re.fullmatch("[0-9a-f]{64}", header["dataset"]["fingerprint"])
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert records == result.history
+    assert [r["epoch"] for r in records] == [1, 2, 3]
+    assert [r["step"] for r in records] == [4, 8, 12]
+    for record in records:
+        assert {
+            "train_loss", "train_accuracy", "train_grad_norm", "val_accuracy",
+            "val_balanced_accuracy", "robust_accuracy", "learning_rate", "seconds",
+        } <= set(record)  # fmt: skip
+        assert 0 <= record["robust_accuracy"] <= 1
+    best = max(r["robust_accuracy"] for r in records)
+    assert result.best_score == best
+    assert records[result.best_epoch - 1]["robust_accuracy"] == best
+    out = capsys.readouterr().out
+    assert "pgd training at eps 0.02" in out
+    assert "64 train, 40 val, 16x16x3, 7 classes; 3 epochs of 4 steps" in out
+    assert "epoch 3/3: loss" in out
+
+
+def test_a_finished_run_has_nothing_to_do(tiny, tmp_path, capsys):
+    config = _config(tmp_path / "run")
+    first = _train(config)
+    before = _leaves(tmp_path / "run")
+    tiny.clear()
+    capsys.readouterr()
+    again = _train(config)
+    assert "nothing to do, all 3 epochs are done" in capsys.readouterr().out
+    assert tiny == []
+    assert again == first._replace(resumed_from=3)
+    chex.assert_trees_all_equal(_leaves(tmp_path / "run"), before)
+
+
+def test_programs_are_traced_once(tiny, tmp_path):
+    """One training step, one evaluation, one attack, whatever the number of epochs."""
+    _train(_config(tmp_path / "one", epochs=1))
+    once = list(tiny)
+    tiny.clear()
+    _train(_config(tmp_path / "three", epochs=3))
+    assert tiny == once
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(tiny, tmp_path, monkeypatch, capsys):
+    """Ctrl-C in the second epoch, with a moving average, augmentation and balanced sampling."""
+    fields = {
+        "ema": 0.9,
+        "balanced": True,
+        "augment": AugmentConfig(flip_horizontal=True, rotate_degrees=10, crop_padding=1),
+    }
+    _train(_config(tmp_path / "whole", **fields))
+    config = _config(tmp_path / "torn", **fields)
+    batches, count = _loop._batches, 0
+
+    def interrupted(job, epoch):
+        nonlocal count
+        for batch in batches(job, epoch):
+            count += 1
+            if count == 7:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(_loop, "_batches", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _train(config)
+    assert "interrupted in epoch 2; 1 of 3 epochs are saved" in capsys.readouterr().out
+    monkeypatch.setattr(_loop, "_batches", batches)
+    result = _train(config)
+    assert result.resumed_from == 1
+    assert "resumed after epoch 1" in capsys.readouterr().out
+    chex.assert_trees_all_equal(_leaves(tmp_path / "torn"), _leaves(tmp_path / "whole"))
+    whole = _run.read_metrics(tmp_path / "whole")
+    for a, b in zip(result.history, whole, strict=True):
+        timeless = [n for n in a if "seconds" not in n]
+        assert {n: a[n] for n in timeless} == {n: b[n] for n in timeless}
+
+
+RUNNER = """
+import json, sys
+from advjax import training
+config = training.config_from_dict(json.loads(sys.argv[1]))
+training.train(config, progress=False)
+"""
+
+
+def _start(config):
+    """Start a run in a process of its own; the number of devices decides the last bits."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", RUNNER, json.dumps(training.config_to_dict(config))],
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_one_that_was_not(tmp_path):
+    """SIGKILL at random moments of a training epoch, a validation or a save, three times."""
+    whole = _config(tmp_path / "whole", epochs=6, val_examples=8, ema=0.9)
+    torn = dataclasses.replace(whole, out=str(tmp_path / "torn"))
+    with _start(whole) as process:
+        assert "done; best epoch" in process.stdout.read()
+    random, kills = np.random.default_rng(), 0
+    for wanted in ("6 epochs of 4 steps", "epoch 2/6", "epoch 4/6", None):
+        with _start(torn) as process:
+            for line in process.stdout:
+                if wanted is not None and wanted in line:
+                    time.sleep(random.uniform(0, 0.2))
+                    process.kill()
+        kills += process.returncode == -signal.SIGKILL
+    assert process.returncode == 0
+    assert kills >= 1
+    chex.assert_trees_all_equal(_leaves(tmp_path / "torn"), _leaves(tmp_path / "whole"))
+    records = _run.read_metrics(tmp_path / "torn")
+    assert [r["epoch"] for r in records] == [1, 2, 3, 4, 5, 6]
+
+
+def test_metrics_after_the_last_checkpoint_are_written_again(tiny, tmp_path):
+    """Killed between the record and the checkpoint, and in the middle of a line."""
+    config = _config(tmp_path / "run", epochs=2)
+    _train(config)
+    folder = tmp_path / "run"
+    records = (folder / "metrics.jsonl").read_text()
+    with Checkpoints(folder / "checkpoints") as store:
+        assert store.steps() == [1, 2]
+    os.rename(folder / "checkpoints" / "2", tmp_path / "lost")
+    (folder / "metrics.jsonl").write_text(records + '{"epoch": 3, "tr')
+    result = _train(config)
+    assert result.resumed_from == 1
+    assert [r["epoch"] for r in result.history] == [1, 2]
+
+
+def test_another_config_is_refused_by_name(tiny, tmp_path):
+    config = _config(tmp_path / "run", epochs=1)
+    _train(config)
+    other = dataclasses.replace(
+        config, eps=0.03, optimizer=OptimizerConfig(learning_rate=0.5), epochs=2
+    )
+    with pytest.raises(ValueError, match="another config") as error:
+        _train(other)
+    text = str(error.value)
+    assert "epochs: 1 -> 2; eps: 0.02 -> 0.03; optimizer.learning_rate: 0.05 -> 0.5" in text
+    assert "choose another folder" in text
+
+
+def test_a_moved_run_is_the_same_run(tiny, tmp_path, capsys):
+    config = _config(tmp_path / "a", epochs=1)
+    _train(config)
+    os.rename(tmp_path / "a", tmp_path / "b")
+    _train(dataclasses.replace(config, out=str(tmp_path / "b")))
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_other_data_are_refused(tiny, tmp_path, monkeypatch):
+    config = _config(tmp_path / "run", epochs=2)
+    _train(config)
+    os.rename(tmp_path / "run" / "checkpoints" / "2", tmp_path / "lost")
+    load = data.load
+
+    def changed(c, **options):
+        return load(dataclasses.replace(c, seed=c.seed + 1), **options)
+
+    monkeypatch.setattr(data, "load", changed)
+    with pytest.raises(ValueError, match="started on other data"):
+        _train(config)
+
+
+def test_a_folder_without_its_config_is_refused(tiny, tmp_path):
+    config = _config(tmp_path / "run", epochs=1)
+    _train(config)
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"holds checkpoints but no config\.json"):
+        _train(config)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tiny, tmp_path):
+    optimizer = OptimizerConfig(learning_rate=1e30, schedule="onecycle", weight_decay=0.0)
+    config = _config(tmp_path / "run", epochs=6, method="standard", optimizer=optimizer)
+    with pytest.raises(training.NonFiniteLossError) as error:
+        _train(config)
+    found = re.search(r"is (nan|inf) at step (\d+) \(epoch (\d+)\)", str(error.value))
+    assert found, error.value
+    assert int(found.group(3)) == -(-int(found.group(2)) // 4)
+    assert "lower optimizer.learning_rate" in str(error.value)
+
+
+def test_checkpoints_before_a_bad_loss_are_intact(tiny, tmp_path, monkeypatch):
+    config = _config(tmp_path / "run")
+    batches = _loop._batches
+
+    def poisoned(job, epoch):
+        for batch in batches(job, epoch):
+            image = np.array(batch.image)
+            image[0] = np.nan if epoch == 3 else image[0]
+            yield batch._replace(image=image)
+
+    monkeypatch.setattr(_loop, "_batches", poisoned)
+    with pytest.raises(training.NonFiniteLossError, match=r"loss is nan at step 9 \(epoch 3\)"):
+        _train(config)
+    with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as store:
+        assert store.latest_step() == 2
+    _, variables, _, info = training.restore_model(tmp_path / "run", "latest")
+    chex.assert_tree_all_finite(variables)
+    assert info["epoch"] == 2
+
+
+def test_a_full_disk_stops_the_run_with_one_error(tiny, tmp_path, monkeypatch):
+    config = _config(tmp_path / "run")
+    save = checkpoint.ocp.CheckpointManager.save
+
+    def full(self, step, **kwargs):
+        if step == 2:
+            raise ValueError("RESOURCE_EXHAUSTED: ... [os_error_code='28']")
+        return save(self, step, **kwargs)
+
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", full)
+    with pytest.raises(OSError, match="disk full: checkpoint 2 could not be written in"):
+        _train(config)
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", save)
+    assert _train(config).resumed_from == 1
+
+
+@pytest.mark.parametrize("which", ["best", "latest"])
+def test_a_model_comes_back(tiny, tmp_path, which):
+    config = _config(tmp_path / "run", ema=0.5, epochs=2)
+    result = _train(config)
+    model, variables, back, info = training.restore_model(tmp_path / "run", which)
+    assert back == config
+    epoch = result.best_epoch if which == "best" else 2
+    assert info["epoch"] == epoch
+    record = result.history[epoch - 1]
+    assert info["record"] == record
+    val = data.load(config.data).splits["val"]
+    logits = training.predict(model, variables, val, batch_size=32)
+    assert logits.shape == (40, 7)
+    found = training.scores(logits, val.targets, "single")["accuracy"]
+    assert found == record["val_accuracy"]
+
+
+def test_two_devices_train_as_one(tiny, tmp_path):
+    one = _train(_config(tmp_path / "one", epochs=1))
+    two = _train(_config(tmp_path / "two", epochs=1, devices=2))
+    assert two.history[0]["train_loss"] == pytest.approx(one.history[0]["train_loss"], abs=1e-4)
+    a, b = _leaves(tmp_path / "one"), _leaves(tmp_path / "two")
+    chex.assert_trees_all_close(a["model"], b["model"], atol=1e-4)
+    training.restore_model(tmp_path / "two")  # on one device
+
+
+def test_several_labels_are_selected_by_auroc(tiny, tmp_path):
+    source = dataclasses.replace(DATA, source="phantom:xray")
+    result = _train(_config(tmp_path / "run", data=source, epochs=1))
+    assert result.score == "robust_auroc"
+    assert 0 <= result.best_score <= 1
+    assert {"val_auroc", "val_accuracy", "robust_auroc"} <= set(result.history[0])
+
+
+def test_robust_validation_can_be_left_out(tiny, tmp_path):
+    result = _train(_config(tmp_path / "run", method="standard", epochs=1, val_examples=0))
+    assert not [n for n in result.history[0] if n.startswith("robust_")]
+    assert result.score == "val_accuracy"
+
+
+def test_the_test_split_is_never_looked_at(tiny, tmp_path, monkeypatch):
+    config = _config(tmp_path / "run", epochs=1)
+    load = data.load
+
+    def without(c, **options):
+        dataset = load(c, **options)
+        splits = {name: split for name, split in dataset.splits.items() if name != "test"}
+        return dataclasses.replace(dataset, splits=splits)
+
+    monkeypatch.setattr(data, "load", without)
+    assert _train(config).epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"epochs": 0}, "epochs: expected at least 1"),
+        ({"batch_size": 0}, "batch_size: expected at least 1"),
+        ({"batch_size": 65}, "batch_size: 65 is more than the 64 training images"),
+        ({"batch_size": 10, "devices": 4}, "batch_size: 10 cannot be split over 4 devices"),
+        ({"devices": 64, "batch_size": 64}, "64 asked for, but 8 cpu"),
+        ({"ema": 1.5}, "ema: must be in"),
+        ({"seed": -1}, "seed: must be in"),
+        ({"select_by": "test"}, "select_by: unknown 'test'"),
+        ({"method": "nothing"}, "method: unknown 'nothing'"),
+        ({"val_attack": AttackConfig(name="magic")}, r"val_attack\.name: unknown 'magic'"),
+        ({"val_attack": AttackConfig(norm="l2")}, "so that eps cannot serve both"),
+        ({"val_eps": -0.1}, "val_eps: must not be negative"),
+        ({"val_examples": 0}, "0 switches robust validation off"),
+        ({"optimizer": OptimizerConfig(name="x")}, r"optimizer\.name: unknown"),
+        ({"data": dataclasses.replace(DATA, source="phantom:xray"), "balanced": True}, "balanced"),
+    ],
+)
+def test_impossible_configs_leave_no_folder(tmp_path, fields, match):
+    with pytest.raises(ValueError, match=match):
+        _train(_config(tmp_path / "run", **fields))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is no training run: config\.json is missing"):
+        training.restore_model(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
+        training.restore_model(tmp_path)
+    with pytest.raises(ValueError, match="which: unknown 'last'"):
+        training.restore_model(tmp_path, "last")
+
+
+def test_a_run_without_a_checkpoint_is_named(tiny, tmp_path):
+    config = _config(tmp_path / "run", epochs=1)
+    _train(config)
+    for step in (tmp_path / "run" / "checkpoints").iterdir():
+        step.rename(tmp_path / f"gone{step.name}")
+    with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+        training.restore_model(tmp_path / "run")
+
+
+def test_configs_survive_json():
+    config = TrainConfig(
+        eps=1,
+        data=DataConfig(size=32, num_val=None),
+        optimizer=OptimizerConfig(grad_clip=1.0),
+        val_attack=AttackConfig(name="bim", step_size=0.3),
+    )
+    text = json.dumps(training.config_to_dict(config))
+    assert training.config_from_dict(json.loads(text)) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"epoch": 3}, "unknown field 'epoch'"),
+        ({"optimizer": {"lr": 1}}, r"unknown field 'optimizer\.lr'"),
+        ({"optimizer": 3}, "optimizer.*must be an object"),
+    ],
+)
+def test_unknown_fields_are_refused(values, match):
+    with pytest.raises(ValueError, match=match):
+        training.config_from_dict(values)
+
+
+def test_predict_compiles_once_and_drops_padding():
+    calls = []
+    model = tiny_model(calls=calls)
+    variables = model.init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+    split = data.load(dataclasses.replace(DATA, num_train=16, num_test=8)).splits["val"]
+    first = training.predict(model, variables, split, batch_size=16)
+    again = training.predict(model, variables, split, batch_size=16)
+    assert calls == ["eval"]
+    assert first.shape == (40, 3)
+    assert first.dtype == np.float32
+    np.testing.assert_array_equal(first, again)
+    images = np.asarray(split.images, np.float32) / (255 if split.images.dtype == np.uint8 else 1)
+    np.testing.assert_allclose(first, model.apply(variables, images), atol=1e-5)
