@@ -188,7 +188,7 @@ class EvaluateConfig:
     """Budgets in [0, 1] pixel units, strictly increasing."""
     restarts: int = 1
     num_examples: int | None = None
-    """The first so many test images; None: all."""
+    """So many images, drawn with the seed; None: all."""
     split: str = "test"
     batch_size: int = 128
     """Rows (example x budget) attacked at once."""

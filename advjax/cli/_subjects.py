@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from advjax import attacks, criteria, data, losses, threat, training
 from advjax.config import AttackConfig, DataConfig, EvaluateConfig
 from advjax.data import Dataset, Split
@@ -53,7 +55,9 @@ def load_subjects(config: EvaluateConfig) -> list[Subject]:
             raise ValueError(f"split {config.split!r} is not in {dataset.name}; it has {known}")
         split = dataset.splits[config.split]
         if config.num_examples is not None:
-            split = split.select(slice(config.num_examples))
+            # at random: many sources are sorted by class
+            order = np.random.default_rng(config.seed).permutation(len(split))
+            split = split.select(np.sort(order[: config.num_examples]))
         architecture = (trained.model, info["num_classes"], tuple(info["image_shape"]))
         apply = applies.setdefault(architecture, model.apply)
         label = name if names.count(name) == 1 else str(folder)

@@ -130,12 +130,17 @@ def from_nnx(module: Any, *, name: str | None = None) -> Model:
     from flax import nnx
 
     given = isinstance(module, nnx.Module)
-    example = module if given else nnx.eval_shape(lambda: module(nnx.Rngs(0)))
-    if not isinstance(example, nnx.Module):
-        raise ValueError(
-            f"from_nnx: expected an nnx.Module or a function of nnx.Rngs that returns one, "
-            f"got {type(example).__name__}"
-        )
+
+    def make(rngs: Any) -> Any:
+        node = module(rngs)
+        if not isinstance(node, nnx.Module):
+            raise ValueError(
+                "from_nnx: expected an nnx.Module or a function of nnx.Rngs that returns one, "
+                f"got {type(node).__name__}"
+            )
+        return node
+
+    example = module if given else nnx.eval_shape(lambda: make(nnx.Rngs(0)))
 
     def split(node: Any) -> tuple[Any, Variables, Any]:
         graph, *states = nnx.split(node, nnx.Param, nnx.BatchStat, nnx.RngState, ...)
@@ -155,7 +160,7 @@ def from_nnx(module: Any, *, name: str | None = None) -> Model:
         if given:
             return split(module)[1]
         # Compiled: eager, one kernel of the generator would be compiled for every shape.
-        return jax.jit(lambda key: split(module(nnx.Rngs(key)))[1])(random.typed(key))
+        return jax.jit(lambda key: split(make(nnx.Rngs(key)))[1])(random.typed(key))
 
     def apply(
         variables: Variables, x: Array, *, train: bool = False, rngs: dict[str, Array] | None = None

@@ -5,6 +5,7 @@ batch. One unit in the last place is enough to turn the sign of a gradient, and 
 """
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from advjax import mesh
@@ -34,7 +35,10 @@ def tree_sum(x: Array, axis: int) -> Array:
 
 @jax.custom_vjp
 def _dense(x: Array, w: Array) -> Array:
-    return tree_sum(x[:, :, None] * w, 1)
+    # One product of a vector and the matrix for each row. Not a sum of products: the compiler
+    # contracts those with additions, or not, as the rest of the program pleases.
+    many = jnp.broadcast_to(w, (x.shape[0], *w.shape))
+    return lax.dot_general(x, many, (((1,), (1,)), ((0,), (0,))))
 
 
 def _dense_fwd(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:

@@ -2,14 +2,15 @@
 
 import numpy as np
 
-from advjax import attacks
+from advjax import attacks, models
 from advjax.config import TrainConfig
+from advjax.training import methods
 
 SELECT_BY = ("auto", "clean", "robust")
 
 
 def check_config(config: TrainConfig) -> None:
-    """Check numbers and names; methods, models and data check their own.
+    """Check numbers and names; the data is not looked at.
 
     Raises:
       ValueError: naming the field and the remedy.
@@ -31,6 +32,9 @@ def check_config(config: TrainConfig) -> None:
         raise ValueError(
             f"select_by: unknown {config.select_by!r}; use one of {', '.join(SELECT_BY)}"
         )
+    # building them is cheap, and says what is unknown before any data is loaded
+    methods.build(config, "single")
+    models.build(config.model, num_classes=2)
     _check_validation(config)
 
 

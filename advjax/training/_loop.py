@@ -314,7 +314,7 @@ def _plan(job: _Job, state: TrainState, done: int) -> str:
     resumed = f", resumed after epoch {done}" if done else ""
     return (
         f"{config.out}: {config.method} training{attack} of {job.model.name} "
-        f"({size / 1e6:.2f} M parameters) on {dataset.name}: {sizes['train']} train, "
+        f"({size:,} parameters) on {dataset.name}: {sizes['train']} train, "
         f"{sizes['val']} val, {shape}, {dataset.num_classes} classes; {config.epochs} epochs of "
         f"{job.steps_per_epoch} steps on {config.devices} device(s){resumed}"
     )

@@ -17,6 +17,8 @@ def loading(show: bool) -> Callable[..., Any] | None:
 class Progress:
     """A tqdm bar over all batches of a run, training and validation; a context manager.
 
+    It appears after the first batch, so that the time of compiling does not spoil its rate.
+
     Args:
       per_epoch: batches of one epoch.
       epochs: epochs of the run.
@@ -25,23 +27,14 @@ class Progress:
     """
 
     def __init__(self, per_epoch: int, epochs: int, done: int, *, show: bool) -> None:
-        self._per_epoch, self._epochs, self._done = per_epoch, epochs, done
+        self._per_epoch, self._epochs, self._epoch = per_epoch, epochs, done
+        self._seen = per_epoch * done
         self._show = show
         self._bar: Any = None
 
     def __enter__(self) -> "Progress":
-        if self._show:
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=self._per_epoch * self._epochs,
-                initial=self._per_epoch * self._done,
-                unit="batch",
-                desc="compiling",
-                dynamic_ncols=True,
-                smoothing=0.05,
-                file=sys.stderr,
-            )
+        if self._show and self._seen < self._per_epoch * self._epochs:
+            print("compiling ...", end="\r", file=sys.stderr, flush=True)
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -50,19 +43,21 @@ class Progress:
 
     def start(self, epoch: int) -> None:
         """Name the epoch that begins."""
-        if self._bar is not None and epoch > self._done + 1:
-            self._bar.set_description(f"epoch {epoch}/{self._epochs}", refresh=False)
+        self._epoch = epoch
+        if self._bar is not None:
+            self._bar.set_description(self._name(), refresh=False)
 
     def tick(self) -> None:
         """Count one batch."""
+        self._seen += 1
         if self._bar is not None:
             self._bar.update()
+        elif self._show:
+            self._bar = self._open()
 
     def loss(self, value: float) -> None:
         """Show the mean loss of the epoch so far."""
         if self._bar is not None:
-            if self._bar.desc.startswith("compiling"):
-                self._bar.set_description(f"epoch {self._done + 1}/{self._epochs}", refresh=False)
             self._bar.set_postfix(loss=f"{value:.4f}", refresh=False)
 
     def say(self, line: str) -> None:
@@ -71,3 +66,19 @@ class Progress:
             print(line)
         else:
             self._bar.write(line)
+
+    def _name(self) -> str:
+        return f"epoch {self._epoch}/{self._epochs}"
+
+    def _open(self) -> Any:
+        from tqdm import tqdm
+
+        return tqdm(
+            total=self._per_epoch * self._epochs,
+            initial=self._seen,
+            unit="batch",
+            desc=self._name(),
+            dynamic_ncols=True,
+            smoothing=0.05,
+            file=sys.stderr,
+        )

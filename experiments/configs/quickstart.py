@@ -8,7 +8,7 @@ from advjax.config import EvaluateConfig
 config = EvaluateConfig(
     out="runs/quickstart",
     runs=("runs/quickstart/standard", "runs/quickstart/pgd"),
-    attacks=("fgsm", "bim", "pgd", "mifgsm", "smia"),
+    attacks=("fgsm", "bim", "pgd:num_steps=10", "mifgsm", "smia"),
     epsilons=tuple(i / 510 for i in range(1, 17)),
-    batch_size=96,
+    batch_size=64,
 )

@@ -16,5 +16,5 @@ config = dataclasses.replace(
     eps=4 / 255,
     attack_steps=5,
     val_eps=4 / 255,
-    val_examples=128,
+    val_examples=96,
 )

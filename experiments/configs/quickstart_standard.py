@@ -7,10 +7,11 @@ from advjax.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 
 config = TrainConfig(
     out="runs/quickstart/standard",
-    data=DataConfig(source="phantom:dermoscopy", size=32, num_train=2048, num_val=256, num_test=96),
+    data=DataConfig(source="phantom:dermoscopy", size=32, num_train=1536, num_val=192, num_test=64),
     model=ModelConfig(name="resnet18", width=8),
     optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, schedule="onecycle"),
     method="standard",
-    epochs=10,
+    epochs=8,
     batch_size=64,
+    val_examples=64,
 )

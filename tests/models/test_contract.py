@@ -33,13 +33,18 @@ def awake(variables):
 def logits_and_gradient(model):
     def loss(x, variables):
         logits = model.apply(variables, x)
-        return (jnp.sin(logits) * (1 + jnp.arange(zoo.CLASSES))).sum(), logits
+        return (logits**2 * (1 + jnp.arange(zoo.CLASSES))).sum(), logits
 
     def both(variables, x):
         (_, logits), g = jax.value_and_grad(loss, has_aux=True)(x, variables)
         return logits, g
 
-    return jax.jit(both)
+    return both
+
+
+@functools.cache
+def compiled(name):
+    return jax.jit(logits_and_gradient(made(name)[0]))
 
 
 @pytest.mark.parametrize("name", zoo.ZOO)
@@ -50,16 +55,26 @@ def test_contract(name):
     assert "params" in variables
     assert all(type(leaf).__name__ == "ArrayImpl" for leaf in jax.tree.leaves(variables))
     chex.assert_tree_all_finite(variables)
-    logits, g = logits_and_gradient(model)(awake(variables), X)
+    variables = awake(variables)
+    logits, g = compiled(name)(variables, X)
     chex.assert_shape(logits, (8, zoo.CLASSES))
     chex.assert_tree_all_finite((logits, g))
     assert logits.dtype == g.dtype == jnp.float32
     assert float(jnp.abs(g).max()) > 0
-    np.testing.assert_array_equal(*(logits_and_gradient(model)(variables, X)[0] for _ in "ab"))
-    np.testing.assert_allclose(model.apply(awake(variables), X), logits, rtol=1e-4, atol=1e-4)
+    again = compiled(name)(variables, X)
+    np.testing.assert_array_equal(again[0], logits)
+    # the first row alone stays: nothing leaks from the others, not even by rounding
+    changed = compiled(name)(variables, X.at[1:].set(1 - X[1:]))
+    np.testing.assert_array_equal(changed[0][0], logits[0])
+    np.testing.assert_array_equal(changed[1][0], g[0])
+    assert bool((changed[0][1:] != logits[1:]).any())
+    by_row = jax.jit(jax.vmap(lambda x: model.apply(variables, x[None])[0]))(X)
+    np.testing.assert_allclose(by_row, logits, rtol=1e-4, atol=1e-5)
+    if name in zoo.EXACT:
+        np.testing.assert_array_equal(by_row, logits)
 
 
-@pytest.mark.parametrize("name", zoo.ZOO)
+@pytest.mark.parametrize("name", zoo.QUICK)
 def test_start_depends_on_the_key_alone(name):
     model, variables = made(name)
     again = model.init(jax.random.key(0), X[:1] * 0)
@@ -72,7 +87,7 @@ def test_start_depends_on_the_key_alone(name):
         )
 
 
-@pytest.mark.parametrize("name", zoo.ZOO)
+@pytest.mark.parametrize("name", zoo.QUICK)
 def test_training_mode_returns_what_changed(name):
     model, variables = made(name)
     apply = jax.jit(lambda v, x, rngs: model.apply(v, x, train=True, rngs=rngs))
@@ -81,57 +96,50 @@ def test_training_mode_returns_what_changed(name):
     assert set(updates) == ({"batch_stats"} if name in zoo.WITH_STATS else set())
     after = variables | updates
     chex.assert_trees_all_equal_shapes_and_dtypes(after, variables)
-    before = model.apply(variables, X)
+    evaluate = jax.jit(model.apply)
     if name in zoo.WITH_STATS:
         moved = jax.tree.map(
             lambda a, b: bool((a != b).any()), updates["batch_stats"], variables["batch_stats"]
         )
         assert all(jax.tree.leaves(moved))
-        assert bool((apply(awake(variables), X, RNGS)[0] != model.apply(awake(variables), X)).any())
+        assert bool(
+            (apply(awake(variables), X, RNGS)[0] != compiled(name)(awake(variables), X)[0]).any()
+        )
     else:
-        np.testing.assert_array_equal(model.apply(after, X), before)
+        np.testing.assert_array_equal(evaluate(after, X), evaluate(variables, X))
     other = apply(variables, X, {"dropout": jax.random.key(4)})[0]
     assert bool((other != logits).any()) == (name in zoo.WITH_DROPOUT)
 
 
-@pytest.mark.parametrize("name", zoo.ZOO)
-def test_rows_do_not_see_each_other(name):
-    model, variables = made(name)
-    f = logits_and_gradient(model)
-    variables = awake(variables)
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "resnet18-imagenet", "from_fn"])
+def test_rows_have_the_same_bits_in_every_batch(name):
+    _, variables = made(name)
+    f, variables = compiled(name), awake(variables)
     whole = f(variables, X)
-    changed = f(variables, X.at[1:].set(1 - X[1:]))
-    # the same bits: nothing leaks, and nothing is rounded another way
-    np.testing.assert_array_equal(changed[0][0], whole[0][0])
-    np.testing.assert_array_equal(changed[1][0], whole[1][0])
-    if name not in zoo.EXACT:
-        return
-    for size in (1, 3, 4):
+    for size in (1, 3):
         rows = f(variables, X[:size])
         for part, full in zip(rows, whole, strict=True):
             np.testing.assert_array_equal(part, full[:size], err_msg=f"{size} rows at once")
 
 
-@pytest.mark.parametrize("name", zoo.ZOO)
-def test_single_examples_under_vmap(name):
-    model, variables = made(name)
-    f, variables = logits_and_gradient(model), awake(variables)
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "from_linen", "from_nnx"])
+def test_gradients_of_single_examples_under_vmap(name):
+    _, variables = made(name)
+    f, variables = compiled(name), awake(variables)
 
-    @jax.jit
-    def one_by_one(variables, x):
-        return jax.vmap(lambda x: jax.tree.map(lambda a: a[0], f(variables, x[None])))(x)
+    def one(x):
+        return jax.tree.map(lambda a: a[0], f(variables, x[None]))
 
-    got, want = one_by_one(variables, X), f(variables, X)
-    for a, b in zip(got, want, strict=True):
+    for a, b in zip(jax.jit(jax.vmap(one))(X), f(variables, X), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
         if name in zoo.EXACT:
             np.testing.assert_array_equal(a, b)
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "small_cnn", "from_linen", "from_nnx"])
 def test_gradients_on_eight_devices(name):
-    model, variables = made(name)
-    variables, f = awake(variables), logits_and_gradient(model)
+    _, variables = made(name)
+    variables, f = awake(variables), compiled(name)
     spec = {"in_specs": (P(), P("data")), "out_specs": P("data")}
     mapped = jax.jit(jax.shard_map(f, mesh=mesh.data_mesh(8), **spec))
     assert "all-reduce" not in mapped.lower(variables, X).compile().as_text()
@@ -143,10 +151,10 @@ def test_gradients_on_eight_devices(name):
 
 
 def test_ensembles_under_vmap_over_parameters():
-    model, variables = made("resnet18")
+    _, variables = made("small_cnn")
     variables = awake(variables)
     both = jax.tree.map(lambda a: jnp.stack([a, a * 1.01]), variables)
-    f = logits_and_gradient(model)
+    f = compiled("small_cnn")
     got = jax.jit(jax.vmap(f, (0, None)))(both, X)
     want = f(jax.tree.map(lambda a: a[1], both), X)
     for a, b in zip(got, want, strict=True):
@@ -154,22 +162,23 @@ def test_ensembles_under_vmap_over_parameters():
 
 
 def test_float64(x64):
-    for name in ("resnet18", "small_cnn", "from_linen", "from_nnx"):
-        model, variables = made(name)
+    for name in ("small_cnn", "from_linen", "from_nnx"):
+        _, variables = made(name)
         cast = jax.tree.map(lambda a: a.astype(jnp.float64), awake(variables))
-        logits, g = logits_and_gradient(model)(cast, X.astype(jnp.float64))
+        logits, g = compiled(name)(cast, X.astype(jnp.float64))
         assert logits.dtype == g.dtype == jnp.float64
-        single = jax.jit(model.apply)(awake(variables), X)
+        single = compiled(name)(awake(variables), X)[0]
         np.testing.assert_allclose(logits, single, rtol=1e-3, atol=1e-4)
 
 
 def test_ours_and_lax_make_the_same_network():
     model, variables = made("resnet18-imagenet")
-    f, variables = logits_and_gradient(model), awake(variables)
+    f, variables = compiled("resnet18-imagenet"), awake(variables)
     ours = f(variables, X)
     with models.use_lax_ops():
         theirs = f(variables, X)
-        _, tangent = jax.jvp(lambda x: model.apply(variables, x), (X,), (X,))
+        apply = jax.jit(lambda x: model.apply(variables, x))
+        tangent = jax.jvp(apply, (X,), (X,))[1]
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
     chex.assert_tree_all_finite(tangent)

@@ -8,7 +8,7 @@ import optax
 import pytest
 from absl.testing import parameterized
 
-from advjax import mesh, training
+from advjax import mesh, models, training
 from advjax.config import OptimizerConfig, TrainConfig
 from advjax.training import methods
 from tests.training.tiny import SHAPE, make_batch, tiny_model
@@ -197,6 +197,22 @@ def test_a_mesh_of_eight_devices_equals_one(name):
     _close(found, wanted)
     _close(metrics, wanted_metrics, atol=1e-4)
     assert len(found.params["first"]["kernel"].sharding.device_set) == 8
+
+
+@pytest.mark.slow
+def test_a_mesh_trains_a_convolutional_network_as_one_device():
+    """The zoo's own gradient rule of convolutions and its batch-norm, under an attack."""
+    shape = (8, 8, 3)
+    model, method = models.small_cnn(num_classes=3, width=4), _method("pgd")
+    step = training.make_train_step(model, method, OPTIMIZER)
+    state = jax.jit(lambda: training.init_state(model, method, OPTIMIZER, 0, shape))()
+    batches = [make_batch(16, seed=i, shape=shape) for i in range(STEPS)]
+    wanted, _ = _run(jax.jit(step), state, batches)
+    devices = mesh.data_mesh(8)
+    whole, rows = mesh.replicated(devices), mesh.sharded(devices)
+    sharded = jax.jit(step, in_shardings=(whole, rows), out_shardings=(whole, whole))
+    found, _ = _run(sharded, jax.device_put(state, whole), batches)
+    _close(found, wanted)
 
 
 def test_donation_reuses_the_state():

@@ -1,0 +1,72 @@
+"""The README works as printed, and the repository names no address or machine."""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import jax
+import pytest
+
+import advjax
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def test_python_blocks_of_the_readme_run_in_order():
+    space: dict[str, object] = {}
+    for block in BLOCKS:
+        exec(compile(block, "README.md", "exec"), space)
+    result = space["result"]
+    assert isinstance(result, advjax.types.AttackResult)
+    eps = jax.numpy.array([1, 2, 4, 8]) / 255
+    assert (result.distance <= eps + 1e-6).all()
+    from advjax import losses, threat
+
+    objective = advjax.attacks.from_logits(lambda x: x.mean((1, 2)), loss=losses.cross_entropy)
+    assert space["adam_pgd"](objective, threat.linf()).spec.num_steps == 40
+
+
+def test_the_readme_names_every_attack_and_command():
+    for name in advjax.attacks.ATTACKS:
+        assert f"`{name}`" in README
+    for command in ("train", "evaluate", "report", "data"):
+        assert f"advjax {command}" in README
+
+
+def test_constraints_pin_every_dependency_and_name_no_host():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {re.split(r"[<>=\[]", d)[0] for d in
+              (*project["dependencies"], *extras["run"], *extras["dev"])} - {"advjax"}  # fmt: skip
+    for file in (ROOT / "constraints").glob("*.txt"):
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+        assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[^\s/:@]+", line) for line in lines), file
+        pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines}
+        assert wanted <= pinned, f"{file}: {sorted(wanted - pinned)}"
+
+
+@pytest.mark.parametrize("name", ["scripts/quickstart", "scripts/test", ".ci/run"])
+def test_scripts_are_executable(name):
+    assert os.access(ROOT / name, os.X_OK)
+
+
+def test_core_dependencies_are_the_seven():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[<>=]", d)[0] for d in project["dependencies"]}
+    assert names == {"chex", "flax", "jax", "numpy", "optax", "orbax-checkpoint",
+                     "tensorflow-datasets"}  # fmt: skip
+    assert (ROOT / "advjax" / "py.typed").exists()
+
+
+def test_configs_of_the_experiments_are_sound():
+    import runpy
+
+    from advjax.config import EvaluateConfig, TrainConfig
+
+    for file in sorted((ROOT / "experiments" / "configs").glob("*.py")):
+        found = runpy.run_path(str(file))
+        assert isinstance(found["config"], TrainConfig | EvaluateConfig), file
+        assert f"experiments/configs/{file.name}" in found["__doc__"], file
