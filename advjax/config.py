@@ -24,6 +24,10 @@ class DataConfig:
     """At most this many test images; None: all (phantoms: 512)."""
     seed: int = 0
     """Seed of the phantoms and of every random split."""
+    difficulty: float = 0.5
+    """Phantoms only, in [0, 1]: strength of noise, artefacts and anatomical variation."""
+    signal: float = 1.0
+    """Phantoms only, in [0, 2]: strength of the structures that make a class."""
 
 
 @dataclass(frozen=True)

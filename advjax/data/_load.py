@@ -97,7 +97,8 @@ def _check(config: DataConfig) -> None:
 def _load_phantoms(name: str, config: DataConfig, progress: Progress | None) -> Dataset:
     if name not in _PHANTOMS:
         raise ValueError(f"unknown phantom {name!r}; known: {', '.join(sorted(_PHANTOMS))}")
-    spec = _PHANTOMS[name](_DEFAULT_SIZE if config.size is None else config.size)
+    size = _DEFAULT_SIZE if config.size is None else config.size
+    spec = _PHANTOMS[name](size, difficulty=config.difficulty, signal=config.signal)
     numbers = (config.num_train, config.num_val, config.num_test)
     splits = {}
     for k, (split, number) in enumerate(zip(SPLITS, numbers, strict=True)):

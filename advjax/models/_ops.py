@@ -12,7 +12,7 @@ and the override is part of the key of jit's cache: the same jitted function is 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -87,7 +87,7 @@ class _Geometry(NamedTuple):
     lhs_dilation: tuple[int, ...]
     rhs_dilation: tuple[int, ...]
     precision: Any
-    even_rows: bool = True
+    row_exact: bool = True
 
 
 def _plain_conv(x: Array, w: Array, geometry: _Geometry) -> Array:
@@ -103,45 +103,45 @@ def _plain_conv(x: Array, w: Array, geometry: _Geometry) -> Array:
     )
 
 
+def by_rows(fn: Callable[[Array, Array], Array], x: Array, w: Array) -> Array:
+    """Return `fn(x, w)`, whose rows are those of `x`; vmap over `x` alone merges its rows first."""
+    merged = jax.custom_batching.custom_vmap(fn)
+
+    @merged.def_vmap
+    def batched(size: int, is_batched: Sequence[bool], x: Array, w: Array) -> tuple[Array, bool]:
+        if is_batched[1]:
+            return jax.vmap(fn, tuple(0 if flag else None for flag in is_batched))(x, w), True
+        rows = x.shape[1]
+        y = by_rows(fn, x.reshape(size * rows, *x.shape[2:]), w)
+        return y.reshape(size, rows, *y.shape[1:]), True
+
+    return merged(x, w)
+
+
 def _row_exact_conv(x: Array, w: Array, geometry: _Geometry) -> Array:
     """Convolve so that a row's bits do not depend on how many rows are convolved with it.
 
     A convolution is a matrix product with one row per output pixel. On a CPU, products of few
     rows take another path, which rounds differently; small ones are therefore padded with zeros.
-    Under vmap over examples the rows are merged first, so that nothing is padded in vain.
     """
-
-    @jax.custom_batching.custom_vmap
-    def rows(x: Array, w: Array) -> Array:
-        count = x.shape[0]
-        sizes = _sizes_out(
-            tuple(
-                (n - 1) * d + 1 for n, d in zip(x.shape[1:3], geometry.lhs_dilation, strict=True)
-            ),
-            w.shape[:2],
-            geometry.strides,
-            geometry.pads,
-            geometry.rhs_dilation,
-        )
-        wanted = min(_FEW_EXAMPLES, -(-_FEW_PIXELS // (sizes[0] * sizes[1])))
-        if count < wanted:
-            x = lax.pad(x, x.dtype.type(0), [(0, wanted - count, 0), *[(0, 0, 0)] * 3])
-        return _plain_conv(x, w, geometry)[:count]
-
-    @rows.def_vmap
-    def batched(size: int, is_batched: Sequence[bool], x: Array, w: Array) -> tuple[Array, bool]:
-        if is_batched[1]:
-            axes = tuple(0 if flag else None for flag in is_batched)
-            return jax.vmap(lambda x, w: _plain_conv(x, w, geometry), axes)(x, w), True
-        y = rows(x.reshape(-1, *x.shape[2:]), w)
-        return y.reshape(size, -1, *y.shape[1:]), True
-
-    return rows(x, w)
+    count = x.shape[0]
+    spread = tuple(
+        (n - 1) * d + 1 for n, d in zip(x.shape[1:3], geometry.lhs_dilation, strict=True)
+    )
+    rules = (geometry.strides, geometry.pads, geometry.rhs_dilation)
+    sizes = _sizes_out(spread, w.shape[:2], *rules)
+    wanted = min(_FEW_EXAMPLES, -(-_FEW_PIXELS // (sizes[0] * sizes[1])))
+    if count < wanted:
+        x = lax.pad(x, x.dtype.type(0), [(0, wanted - count, 0), *[(0, 0, 0)] * 3])
+    return _plain_conv(x, w, geometry)[:count]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv(x: Array, w: Array, geometry: _Geometry) -> Array:
-    return (_row_exact_conv if geometry.even_rows else _plain_conv)(x, w, geometry)
+    if not geometry.row_exact:
+        return _plain_conv(x, w, geometry)
+    # merged, a vmapped batch of single images is padded once and not image by image
+    return by_rows(functools.partial(_row_exact_conv, geometry=geometry), x, w)
 
 
 def _conv_fwd(x: Array, w: Array, geometry: _Geometry) -> tuple[Array, tuple[Array, Array]]:

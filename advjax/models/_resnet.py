@@ -28,8 +28,9 @@ class BasicBlock(nn.Module):
         y = _layers.conv(self.features, 3, self.stride, name="conv1")(x)
         y = nn.relu(self.norm(name="norm1")(y))
         y = _layers.conv(self.features, 3, name="conv2")(y)
-        # A zero scale makes the block an identity at the start.
-        y = self.norm(name="norm2", scale_init=nn.initializers.zeros)(y)
+        # No zero scale here, as the plain recipe has: blocks that start as the identity leave
+        # adversarial training on its plateau for many epochs (measured).
+        y = self.norm(name="norm2")(y)
         return nn.relu(_shortcut(x, y, self.stride, self.norm) + y)
 
 
@@ -49,7 +50,7 @@ class Bottleneck(nn.Module):
         y = _layers.conv(self.features, 3, self.stride, name="conv2")(y)
         y = nn.relu(self.norm(name="norm2")(y))
         y = _layers.conv(4 * self.features, 1, name="conv3")(y)
-        y = self.norm(name="norm3", scale_init=nn.initializers.zeros)(y)
+        y = self.norm(name="norm3")(y)
         return nn.relu(_shortcut(x, y, self.stride, self.norm) + y)
 
 

@@ -33,12 +33,16 @@ def tree_sum(x: Array, axis: int) -> Array:
     return lax.squeeze(x, (axis,))
 
 
-@jax.custom_vjp
-def _dense(x: Array, w: Array) -> Array:
+def _row_products(x: Array, w: Array) -> Array:
     # One product of a vector and the matrix for each row. Not a sum of products: the compiler
     # contracts those with additions, or not, as the rest of the program pleases.
     many = jnp.broadcast_to(w, (x.shape[0], *w.shape))
     return lax.dot_general(x, many, (((1,), (1,)), ((0,), (0,))))
+
+
+@jax.custom_vjp
+def _dense(x: Array, w: Array) -> Array:
+    return _ops.by_rows(_row_products, x, w)
 
 
 def _dense_fwd(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -57,7 +61,7 @@ def dense(x: Array, w: Array) -> Array:
     """Multiply features `[B, C]` by a kernel `[C, K]`.
 
     On a CPU and up to 65536 weights, a row's result and its gradient have the same bits in every
-    batch; the price is that of an elementwise product of all weights, for each row.
+    batch; the price is that of reading all weights again for each row.
 
     Args:
       x: `[B, C]`.

@@ -1,9 +1,9 @@
 """Pneumonia on chest X-rays: the standard and the PGD-trained model under attack.
 
-    export ADVJAX_DATA_DIR=...   # holds pneumoniamnist_28.npz
-    advjax train experiments/configs/pneumonia_standard.py
-    advjax train experiments/configs/pneumonia_pgd.py
-    advjax evaluate experiments/configs/pneumonia.py
+export ADVJAX_DATA_DIR=...   # holds pneumoniamnist_28.npz
+advjax train experiments/configs/pneumonia_standard.py
+advjax train experiments/configs/pneumonia_pgd.py
+advjax evaluate experiments/configs/pneumonia.py
 """
 
 from advjax.config import EvaluateConfig

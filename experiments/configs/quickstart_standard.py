@@ -7,7 +7,15 @@ from advjax.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 
 config = TrainConfig(
     out="runs/quickstart/standard",
-    data=DataConfig(source="phantom:dermoscopy", size=32, num_train=1536, num_val=192, num_test=64),
+    data=DataConfig(
+        source="phantom:dermoscopy",
+        size=32,
+        num_train=1536,
+        num_val=192,
+        num_test=64,
+        difficulty=0.3,
+        signal=1.5,
+    ),
     model=ModelConfig(name="resnet18", width=8),
     optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, schedule="onecycle"),
     method="standard",

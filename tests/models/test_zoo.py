@@ -79,11 +79,12 @@ def test_bad_images_are_named(name, x, words):
         model.apply(good, jnp.asarray(x))
 
 
-@pytest.mark.parametrize("size", [(8, 8), (9, 13), (1, 3)])
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "small_cnn"])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [(name, size) for name in models.ZOO for size in [(8, 8), (9, 13)]]
+    + [("resnet18", (1, 3)), ("resnet50", (3, 1))],
+)
 def test_any_size_and_channels(name, size):
-    if name == "small_cnn" and min(size) < 8:
-        pytest.skip("small_cnn says that it needs 8x8")
     for stem in ("cifar", "imagenet"):
         model = models.build(config.ModelConfig(name=name, width=2, stem=stem), 2)
         shapes = jax.eval_shape(
