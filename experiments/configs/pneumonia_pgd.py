@@ -1,20 +1,23 @@
-"""Pneumonia on chest X-rays, the same network PGD-adversarially trained at 4/255.
+"""Pneumonia in chest X-rays (PneumoniaMNIST, 28x28), PGD adversarial training at 4/255.
 
-advjax train experiments/configs/pneumonia_pgd.py
+    advjax train experiments/configs/pneumonia_pgd.py
 """
 
-import dataclasses
-import runpy
-from pathlib import Path
+from advjax.config import AttackConfig, AugmentConfig, DataConfig, ModelConfig
+from advjax.config import OptimizerConfig, TrainConfig
 
-_standard = runpy.run_path(str(Path(__file__).with_name("pneumonia_standard.py")))["config"]
-
-config = dataclasses.replace(
-    _standard,
-    out="runs/pneumonia/pgd",
+config = TrainConfig(
+    out="runs/pneumonia_pgd",
+    data=DataConfig(source="npz:pneumoniamnist_28.npz"),
+    model=ModelConfig(name="resnet18", width=16, stem="imagenet"),
+    optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, schedule="onecycle"),
+    augment=AugmentConfig(flip_horizontal=True, rotate_degrees=20, crop_padding=3),
     method="pgd",
     eps=4 / 255,
     attack_steps=5,
-    val_eps=4 / 255,
-    val_examples=None,
+    epochs=30,
+    batch_size=64,
+    ema=0.99,
+    val_attack=AttackConfig(name="pgd", num_steps=10),
+    checkpoint_every=10,
 )

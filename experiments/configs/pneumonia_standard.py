@@ -1,26 +1,20 @@
-"""Pneumonia on chest X-rays (PneumoniaMNIST layout, 28x28), standard training.
+"""Pneumonia in chest X-rays (PneumoniaMNIST, 28x28), standard training.
 
-advjax train experiments/configs/pneumonia_standard.py
+    advjax train experiments/configs/pneumonia_standard.py
 """
 
-from advjax.config import (
-    AugmentConfig,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
+from advjax.config import AugmentConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 
 config = TrainConfig(
-    out="runs/pneumonia/standard",
+    out="runs/pneumonia_standard",
     data=DataConfig(source="npz:pneumoniamnist_28.npz"),
     model=ModelConfig(name="resnet18", width=16, stem="imagenet"),
-    optimizer=OptimizerConfig(name="sgd", learning_rate=0.05, weight_decay=0.01),
-    augment=AugmentConfig(flip_horizontal=True, rotate_degrees=15.0, crop_padding=3),
+    optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, schedule="onecycle"),
+    augment=AugmentConfig(flip_horizontal=True, rotate_degrees=20, crop_padding=3),
     method="standard",
-    epochs=20,
+    epochs=40,
     batch_size=64,
     ema=0.99,
-    val_examples=64,
-    checkpoint_every=2,
+    val_examples=0,
+    checkpoint_every=40,
 )
