@@ -89,6 +89,7 @@ class Checkpoints:
             except OSError as error:
                 raise _explained(error, "the folder of checkpoints", self.folder) from error
             self._empty_trash()
+            self._remove_partial("*")
         with _quiet():
             self._manager = ocp.CheckpointManager(self.folder, options=_options(read_only))
 
@@ -220,8 +221,8 @@ class Checkpoints:
         if not self._read_only:
             shutil.rmtree(self.folder / _TRASH, ignore_errors=True)
 
-    def _remove_partial(self, step: int) -> None:
-        """Give back the space of a save that failed; never touches a complete checkpoint."""
+    def _remove_partial(self, step: int | str) -> None:
+        """Remove what interrupted saves left; never touches a complete checkpoint."""
         for path in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -241,7 +242,6 @@ def _options(read_only: bool) -> ocp.CheckpointManagerOptions:
         ),
         # synchronous: an error belongs to the save that caused it
         enable_async_checkpointing=False,
-        cleanup_tmp_directories=not read_only,
         # a rename, which a kill cannot leave half done as it can a recursive removal
         todelete_subdir=None if read_only else _TRASH,
         read_only=read_only,

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from advjax import threat
-from advjax.types import Array, Attack, Ball, CriterionFn, LossFn
+from advjax.types import Array, Attack, Ball, Batch, CriterionFn, LossFn
 
 TOLERANCE = 1e-6
 
@@ -159,6 +159,48 @@ def check_attack(
     _assert(bool(jnp.all(flat.x_adv == x)), "a zero gradient moves nothing")
     _assert(bool(jnp.all(flat.status == 1)), "a zero gradient is flagged")
     _assert(not bool(jnp.any(flat.success)), "a tie is no success")
+
+
+def check_method(
+    loss: Callable[..., Any],
+    method_state: Any,
+    apply: Callable[..., Any],
+    variables: dict[str, Any],
+    batch: Batch,
+) -> None:
+    """Check a training method: finite, differentiable, repeatable, and blind to padding rows.
+
+    Args:
+      loss: of the method, `(apply, params, model_state, batch, key, method_state)`.
+      method_state: what the method's `init` returned.
+      apply: of a model without batch-norm.
+      variables: of the model.
+      batch: two rows at least, all valid; the model must not couple them by batch-norm.
+    """
+    state = {name: value for name, value in variables.items() if name != "params"}
+    keys = jax.random.split(jax.random.key(0), len(batch.id))
+
+    def value(params: Any, batch: Batch) -> Array:
+        return loss(apply, params, state, batch, keys, method_state)[0]
+
+    whole = jax.jit(jax.value_and_grad(value))
+    total, gradient = whole(variables["params"], batch)
+    _assert(total.shape == () and bool(jnp.isfinite(total)), "the loss is one finite scalar")
+    leaves = jax.tree.leaves(gradient)
+    _assert(all(bool(jnp.all(jnp.isfinite(g))) for g in leaves), "the gradient is finite")
+    _assert(any(bool(jnp.any(g != 0)) for g in leaves), "the gradient moves something")
+    again = whole(variables["params"], batch)[0]
+    _assert(bool(again == total), "the same keys, the same loss")
+    padded = batch._replace(valid=jnp.asarray(batch.valid).at[-1].set(False))
+    other = padded._replace(target=jax.tree.map(lambda t: jnp.roll(t, 1, 0), padded.target))
+    mixed = jax.tree.map(lambda t, o: t.at[-1].set(o[-1]), padded.target, other.target)
+    a = whole(variables["params"], padded)[0]
+    b = whole(variables["params"], padded._replace(target=mixed))[0]
+    _assert(bool(a == b), "what a padding row is labelled must not matter")
+    aux = loss(apply, variables["params"], state, batch, keys, method_state)[1]
+    _assert(
+        all(v.shape == (len(batch.id),) for v in aux.metrics.values()), "metrics are one per row"
+    )
 
 
 def _assert(condition: Any, what: str) -> None:

@@ -31,7 +31,10 @@ bootstrap() {
     wanted=$(cat pyproject.toml "$pins" | cksum)
     if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
         echo "advjax: installing with the extra '$extra' (about 1 GB, once)"
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        # pip's own progress bars for a person, silence for a log
+        quiet=--quiet
+        [ -t 1 ] && quiet=
+        "$venv/bin/python" -m pip install $quiet --disable-pip-version-check \
             --constraint "$pins" --editable ".[$extra]"
         echo "$wanted" >"$stamp"
     fi

@@ -22,6 +22,7 @@ from advjax.types import (
     AttackSpec,
     AttackState,
     Ball,
+    Cost,
     Eval,
     Objective,
     PyTree,
@@ -95,17 +96,31 @@ def build_attack(
         x = rows.project(state.x + moves.astype(state.x.dtype), x0, eps)
         return Proposal(x, evaluation, status, direction_state, objective_state)
 
-    spec = AttackSpec(
+    spec = make_spec(objective, ball, num_steps, keep, name, stationary=stationary)
+    return assemble(propose, init_direction, spec, random_start=random_start)
+
+
+def make_spec(
+    objective: Objective,
+    ball: Ball,
+    num_steps: int,
+    keep: str,
+    name: str,
+    *,
+    stationary: bool = False,
+    more_forwards: int = 0,
+) -> AttackSpec:
+    """Return the static part of an attack that adds `more_forwards` passes to its objective's."""
+    return AttackSpec(
         num_steps=num_steps,
         objective=objective,
         ball=ball,
         keep=keep,
         deterministic=objective.deterministic,
         stationary=stationary and objective.stationary,
-        cost=objective.cost,
+        cost=Cost(objective.cost.forwards + more_forwards, objective.cost.backwards),
         name=name,
     )
-    return assemble(propose, init_direction, spec, random_start=random_start)
 
 
 def broadcast_rows(row_args: dict[str, Array | float] | None, x0: Array) -> dict[str, Array]:

@@ -9,6 +9,7 @@ from advjax.attacks._kernel import (
     ascend,
     assemble,
     broadcast_rows,
+    make_spec,
     with_row_ball,
 )
 from advjax.attacks._smia import step_transform
@@ -16,10 +17,8 @@ from advjax.threat import over_rows
 from advjax.types import (
     Array,
     Attack,
-    AttackSpec,
     AttackState,
     Ball,
-    Cost,
     Objective,
     PyTree,
     Target,
@@ -86,14 +85,5 @@ def nifgsm(
         x = rows.project(state.x + moves.astype(state.x.dtype), x0, eps)
         return Proposal(x, evaluation, status, direction_state, objective_state)
 
-    spec = AttackSpec(
-        num_steps=num_steps,
-        objective=objective,
-        ball=ball,
-        keep=keep,
-        deterministic=objective.deterministic,
-        stationary=False,
-        cost=Cost(objective.cost.forwards + 1, objective.cost.backwards),
-        name="nifgsm",
-    )
+    spec = make_spec(objective, ball, num_steps, keep, "nifgsm", more_forwards=1)
     return assemble(propose, init_direction, spec, random_start=random_start)

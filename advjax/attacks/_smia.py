@@ -25,12 +25,11 @@ from advjax.attacks._directions import (
     smooth,
     steepest,
 )
-from advjax.attacks._kernel import Proposal, ascend, assemble, build_attack
+from advjax.attacks._kernel import Proposal, ascend, assemble, build_attack, make_spec
 from advjax.attacks._objective import grade
 from advjax.types import (
     Array,
     Attack,
-    AttackSpec,
     AttackState,
     Ball,
     Cost,
@@ -289,16 +288,7 @@ def _reference_attack(
         x = jnp.clip(state.x + step * sign, low, high)
         return Proposal(x, evaluation, status, (asked, jnp.ones_like(started)), inner)
 
-    spec = AttackSpec(
-        num_steps=num_steps,
-        objective=objective,
-        ball=ball,
-        keep=keep,
-        deterministic=objective.deterministic,
-        stationary=False,
-        cost=Cost(objective.cost.forwards + 1, objective.cost.backwards),
-        name="smia-reference",
-    )
+    spec = make_spec(objective, ball, num_steps, keep, "smia-reference", more_forwards=1)
     return assemble(propose, init_direction, spec, random_start=False)
 
 

@@ -113,8 +113,6 @@ def draw_kernels(key: Array, variables: Variables) -> Variables:
 def random_variables(model: Model, seed: int, x: Array) -> Variables:
     """Make variables without compiling anything, for tests and benchmarks.
 
-    Unlike those of `init`, no scale is zero, so that every layer takes part.
-
     Args:
       model: whose `init` gives the shapes.
       seed: seed of NumPy's generator.

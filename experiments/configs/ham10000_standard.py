@@ -1,6 +1,6 @@
 """Seven kinds of pigmented skin lesions (HAM10000, 64x64), standard class-balanced training.
 
-    advjax train experiments/configs/ham10000_standard.py
+advjax train experiments/configs/ham10000_standard.py
 """
 
 from advjax.config import AugmentConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

@@ -10,7 +10,7 @@ from advjax.config import EvaluateConfig
 
 config = EvaluateConfig(
     out="runs/pneumonia",
-    runs=("runs/pneumonia/standard", "runs/pneumonia/pgd"),
+    runs=("runs/pneumonia_standard", "runs/pneumonia_pgd"),
     attacks=("fgsm", "pgd:num_steps=20"),
     epsilons=tuple(i / 255 for i in range(1, 9)),
     batch_size=117,

@@ -1,10 +1,16 @@
 """Pneumonia in chest X-rays (PneumoniaMNIST, 28x28), PGD adversarial training at 4/255.
 
-    advjax train experiments/configs/pneumonia_pgd.py
+advjax train experiments/configs/pneumonia_pgd.py
 """
 
-from advjax.config import AttackConfig, AugmentConfig, DataConfig, ModelConfig
-from advjax.config import OptimizerConfig, TrainConfig
+from advjax.config import (
+    AttackConfig,
+    AugmentConfig,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 
 config = TrainConfig(
     out="runs/pneumonia_pgd",

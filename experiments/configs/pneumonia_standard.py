@@ -1,6 +1,6 @@
 """Pneumonia in chest X-rays (PneumoniaMNIST, 28x28), standard training.
 
-    advjax train experiments/configs/pneumonia_standard.py
+advjax train experiments/configs/pneumonia_standard.py
 """
 
 from advjax.config import AugmentConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

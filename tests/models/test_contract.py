@@ -23,13 +23,6 @@ def made(name):
     return model, model.init(jax.random.key(0), X)
 
 
-def awake(variables):
-    """The same variables with every scale at one, so that residual branches take part."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.ones_like(leaf) if path[-1].key == "scale" else leaf, variables
-    )
-
-
 def logits_and_gradient(model):
     def loss(x, variables):
         logits = model.apply(variables, x)
@@ -55,7 +48,6 @@ def test_contract(name):
     assert "params" in variables
     assert all(type(leaf).__name__ == "ArrayImpl" for leaf in jax.tree.leaves(variables))
     chex.assert_tree_all_finite(variables)
-    variables = awake(variables)
     logits, g = compiled(name)(variables, X)
     chex.assert_shape(logits, (8, zoo.CLASSES))
     chex.assert_tree_all_finite((logits, g))
@@ -103,9 +95,7 @@ def test_training_mode_returns_what_changed(name):
             lambda a, b: bool((a != b).any()), updates["batch_stats"], variables["batch_stats"]
         )
         assert all(jax.tree.leaves(moved))
-        assert bool(
-            (apply(awake(variables), X, RNGS)[0] != compiled(name)(awake(variables), X)[0]).any()
-        )
+        assert bool((apply(variables, X, RNGS)[0] != compiled(name)(variables, X)[0]).any())
     else:
         np.testing.assert_array_equal(evaluate(after, X), evaluate(variables, X))
     other = apply(variables, X, {"dropout": jax.random.key(4)})[0]
@@ -115,7 +105,7 @@ def test_training_mode_returns_what_changed(name):
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "resnet18-imagenet", "from_fn"])
 def test_rows_have_the_same_bits_in_every_batch(name):
     _, variables = made(name)
-    f, variables = compiled(name), awake(variables)
+    f = compiled(name)
     whole = f(variables, X)
     for size in (1, 3):
         rows = f(variables, X[:size])
@@ -126,7 +116,7 @@ def test_rows_have_the_same_bits_in_every_batch(name):
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "from_linen", "from_nnx"])
 def test_gradients_of_single_examples_under_vmap(name):
     _, variables = made(name)
-    f, variables = compiled(name), awake(variables)
+    f = compiled(name)
 
     # variables are an argument: as constants, the compiler would fold them in another way
     @jax.jit
@@ -142,7 +132,7 @@ def test_gradients_of_single_examples_under_vmap(name):
 @pytest.mark.parametrize("name", ["resnet18", "small_cnn", "from_linen", "from_nnx"])
 def test_gradients_on_eight_devices(name):
     _, variables = made(name)
-    variables, f = awake(variables), compiled(name)
+    f = compiled(name)
     spec = {"in_specs": (P(), P("data")), "out_specs": P("data")}
     mapped = jax.jit(jax.shard_map(f, mesh=mesh.data_mesh(8), **spec))
     assert "all-reduce" not in mapped.lower(variables, X).compile().as_text()
@@ -155,7 +145,6 @@ def test_gradients_on_eight_devices(name):
 
 def test_ensembles_under_vmap_over_parameters():
     _, variables = made("small_cnn")
-    variables = awake(variables)
     both = jax.tree.map(lambda a: jnp.stack([a, a * 1.01]), variables)
     f = compiled("small_cnn")
     got = jax.jit(jax.vmap(f, (0, None)))(both, X)
@@ -167,16 +156,16 @@ def test_ensembles_under_vmap_over_parameters():
 def test_float64(x64):
     for name in ("small_cnn", "from_linen", "from_nnx"):
         _, variables = made(name)
-        cast = jax.tree.map(lambda a: a.astype(jnp.float64), awake(variables))
+        cast = jax.tree.map(lambda a: a.astype(jnp.float64), variables)
         logits, g = compiled(name)(cast, X.astype(jnp.float64))
         assert logits.dtype == g.dtype == jnp.float64
-        single = compiled(name)(awake(variables), X)[0]
+        single = compiled(name)(variables, X)[0]
         np.testing.assert_allclose(logits, single, rtol=1e-3, atol=1e-4)
 
 
 def test_ours_and_lax_make_the_same_network():
     model, variables = made("resnet18-imagenet")
-    f, variables = compiled("resnet18-imagenet"), awake(variables)
+    f = compiled("resnet18-imagenet")
     ours = f(variables, X)
     with models.use_lax_ops():
         theirs = f(variables, X)

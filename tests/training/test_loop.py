@@ -28,7 +28,38 @@ from advjax.config import (
 from advjax.training import _loop, _run
 from tests.training.tiny import tiny_model
 
-DATA = DataConfig(source="phantom:dermoscopy", size=16, num_train=64, num_val=40, num_test=16)
+CLASSES = 5
+
+
+def _write_npz(path, *, multi=False, seed=0):
+    """Write a small file of the MedMNIST layout whose images carry their label."""
+    random = np.random.default_rng(seed)
+    pattern = random.random((CLASSES, 12, 12, 3))
+    arrays = {}
+    for name, size in (("train", 64), ("val", 40), ("test", 16)):
+        labels = random.integers(0, CLASSES, size)
+        images = 0.5 * pattern[labels] + 0.5 * random.random((size, 12, 12, 3))
+        arrays[f"{name}_images"] = (255 * images).astype(np.uint8)
+        hot = (random.random((size, CLASSES)) < 0.5).astype(np.uint8)
+        arrays[f"{name}_labels"] = hot if multi else labels[:, None].astype(np.uint8)
+    np.savez(path, **arrays)
+    return DataConfig(source=f"npz:{path}")
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    return _write_npz(tmp_path_factory.mktemp("data") / "single.npz")
+
+
+@pytest.fixture(scope="session")
+def findings(tmp_path_factory):
+    return _write_npz(tmp_path_factory.mktemp("data") / "multi.npz", multi=True)
+
+
+@pytest.fixture
+def make(images, tmp_path):
+    """Return `make(folder, **fields) -> TrainConfig`."""
+    return lambda folder, **fields: _config(tmp_path / folder, **{"data": images, **fields})
 
 
 @pytest.fixture
@@ -44,7 +75,6 @@ def tiny(monkeypatch):
 def _config(folder, **fields):
     defaults = {
         "out": str(folder),
-        "data": DATA,
         "model": ModelConfig(name="small_cnn", width=4),
         "optimizer": OptimizerConfig(learning_rate=0.05),
         "method": "pgd",
@@ -73,8 +103,8 @@ def _leaves(folder):
         }
 
 
-def test_a_run_writes_its_folder(tiny, tmp_path, capsys):
-    config = _config(tmp_path / "run", ema=0.9)
+def test_a_run_writes_its_folder(make, tiny, tmp_path, capsys):
+    config = make("run", ema=0.9)
     result = _train(config)
     assert sorted(os.listdir(tmp_path / "run")) == ["checkpoints", "config.json", "metrics.jsonl"]
     assert result.epochs == 3
@@ -82,9 +112,9 @@ def test_a_run_writes_its_folder(tiny, tmp_path, capsys):
     assert result.score == "robust_accuracy"
     header = json.loads((tmp_path / "run" / "config.json").read_text())
     assert training.config_from_dict(header["config"]) == config
-    assert header["dataset"]["image_shape"] == [16, 16, 3]
+    assert header["dataset"]["image_shape"] == [12, 12, 3]
     assert header["dataset"]["task"] == "single"
-    assert len(header["dataset"]["class_names"]) == header["dataset"]["num_classes"] == 7
+    assert len(header["dataset"]["class_names"]) == header["dataset"]["num_classes"] == CLASSES
     assert re.fullmatch("[0-9a-f]{64}", header["dataset"]["fingerprint"])
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
@@ -102,12 +132,12 @@ def test_a_run_writes_its_folder(tiny, tmp_path, capsys):
     assert records[result.best_epoch - 1]["robust_accuracy"] == best
     out = capsys.readouterr().out
     assert "pgd training at eps 0.02" in out
-    assert "64 train, 40 val, 16x16x3, 7 classes; 3 epochs of 4 steps" in out
+    assert "64 train, 40 val, 12x12x3, 5 classes; 3 epochs of 4 steps" in out
     assert "epoch 3/3: loss" in out
 
 
-def test_a_finished_run_has_nothing_to_do(tiny, tmp_path, capsys):
-    config = _config(tmp_path / "run")
+def test_a_finished_run_has_nothing_to_do(make, tiny, tmp_path, capsys):
+    config = make("run")
     first = _train(config)
     before = _leaves(tmp_path / "run")
     tiny.clear()
@@ -119,24 +149,24 @@ def test_a_finished_run_has_nothing_to_do(tiny, tmp_path, capsys):
     chex.assert_trees_all_equal(_leaves(tmp_path / "run"), before)
 
 
-def test_programs_are_traced_once(tiny, tmp_path):
+def test_programs_are_traced_once(make, tiny, tmp_path):
     """One training step, one evaluation, one attack, whatever the number of epochs."""
-    _train(_config(tmp_path / "one", epochs=1))
+    _train(make("one", epochs=1))
     once = list(tiny)
     tiny.clear()
-    _train(_config(tmp_path / "three", epochs=3))
+    _train(make("three", epochs=3))
     assert tiny == once
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(tiny, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_ends_as_one_that_was_not(make, tiny, tmp_path, monkeypatch, capsys):
     """Ctrl-C in the second epoch, with a moving average, augmentation and balanced sampling."""
     fields = {
         "ema": 0.9,
         "balanced": True,
         "augment": AugmentConfig(flip_horizontal=True, rotate_degrees=10, crop_padding=1),
     }
-    _train(_config(tmp_path / "whole", **fields))
-    config = _config(tmp_path / "torn", **fields)
+    _train(make("whole", **fields))
+    config = make("torn", **fields)
     batches, count = _loop._batches, 0
 
     def interrupted(job, epoch):
@@ -181,9 +211,9 @@ def _start(config):
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_as_one_that_was_not(tmp_path):
+def test_a_killed_run_ends_as_one_that_was_not(make, tmp_path):
     """SIGKILL at random moments of a training epoch, a validation or a save, three times."""
-    whole = _config(tmp_path / "whole", epochs=6, val_examples=8, ema=0.9)
+    whole = make("whole", epochs=6, val_examples=8, ema=0.9)
     torn = dataclasses.replace(whole, out=str(tmp_path / "torn"))
     with _start(whole) as process:
         assert "done; best epoch" in process.stdout.read()
@@ -202,9 +232,9 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path):
     assert [r["epoch"] for r in records] == [1, 2, 3, 4, 5, 6]
 
 
-def test_metrics_after_the_last_checkpoint_are_written_again(tiny, tmp_path):
+def test_metrics_after_the_last_checkpoint_are_written_again(make, tiny, tmp_path):
     """Killed between the record and the checkpoint, and in the middle of a line."""
-    config = _config(tmp_path / "run", epochs=2)
+    config = make("run", epochs=2)
     _train(config)
     folder = tmp_path / "run"
     records = (folder / "metrics.jsonl").read_text()
@@ -217,8 +247,8 @@ def test_metrics_after_the_last_checkpoint_are_written_again(tiny, tmp_path):
     assert [r["epoch"] for r in result.history] == [1, 2]
 
 
-def test_another_config_is_refused_by_name(tiny, tmp_path):
-    config = _config(tmp_path / "run", epochs=1)
+def test_another_config_is_refused_by_name(make, tiny, tmp_path):
+    config = make("run", epochs=1)
     _train(config)
     other = dataclasses.replace(
         config, eps=0.03, optimizer=OptimizerConfig(learning_rate=0.5), epochs=2
@@ -230,39 +260,34 @@ def test_another_config_is_refused_by_name(tiny, tmp_path):
     assert "choose another folder" in text
 
 
-def test_a_moved_run_is_the_same_run(tiny, tmp_path, capsys):
-    config = _config(tmp_path / "a", epochs=1)
+def test_a_moved_run_is_the_same_run(make, tiny, tmp_path, capsys):
+    config = make("a", epochs=1)
     _train(config)
     os.rename(tmp_path / "a", tmp_path / "b")
     _train(dataclasses.replace(config, out=str(tmp_path / "b")))
     assert "nothing to do" in capsys.readouterr().out
 
 
-def test_other_data_are_refused(tiny, tmp_path, monkeypatch):
-    config = _config(tmp_path / "run", epochs=2)
+def test_other_data_are_refused(make, tiny, tmp_path):
+    config = make("run", epochs=2, data=_write_npz(tmp_path / "changing.npz"))
     _train(config)
     os.rename(tmp_path / "run" / "checkpoints" / "2", tmp_path / "lost")
-    load = data.load
-
-    def changed(c, **options):
-        return load(dataclasses.replace(c, seed=c.seed + 1), **options)
-
-    monkeypatch.setattr(data, "load", changed)
+    _write_npz(tmp_path / "changing.npz", seed=1)
     with pytest.raises(ValueError, match="started on other data"):
         _train(config)
 
 
-def test_a_folder_without_its_config_is_refused(tiny, tmp_path):
-    config = _config(tmp_path / "run", epochs=1)
+def test_a_folder_without_its_config_is_refused(make, tiny, tmp_path):
+    config = make("run", epochs=1)
     _train(config)
     (tmp_path / "run" / "config.json").unlink()
     with pytest.raises(ValueError, match=r"holds checkpoints but no config\.json"):
         _train(config)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tiny, tmp_path):
+def test_a_loss_that_is_no_number_stops_the_run(make, tiny, tmp_path):
     optimizer = OptimizerConfig(learning_rate=1e30, schedule="onecycle", weight_decay=0.0)
-    config = _config(tmp_path / "run", epochs=6, method="standard", optimizer=optimizer)
+    config = make("run", epochs=6, method="standard", optimizer=optimizer)
     with pytest.raises(training.NonFiniteLossError) as error:
         _train(config)
     found = re.search(r"is (nan|inf) at step (\d+) \(epoch (\d+)\)", str(error.value))
@@ -271,8 +296,8 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny, tmp_path):
     assert "lower optimizer.learning_rate" in str(error.value)
 
 
-def test_checkpoints_before_a_bad_loss_are_intact(tiny, tmp_path, monkeypatch):
-    config = _config(tmp_path / "run")
+def test_checkpoints_before_a_bad_loss_are_intact(make, tiny, tmp_path, monkeypatch):
+    config = make("run")
     batches = _loop._batches
 
     def poisoned(job, epoch):
@@ -291,8 +316,8 @@ def test_checkpoints_before_a_bad_loss_are_intact(tiny, tmp_path, monkeypatch):
     assert info["epoch"] == 2
 
 
-def test_a_full_disk_stops_the_run_with_one_error(tiny, tmp_path, monkeypatch):
-    config = _config(tmp_path / "run")
+def test_a_full_disk_stops_the_run_with_one_error(make, tiny, tmp_path, monkeypatch):
+    config = make("run")
     save = checkpoint.ocp.CheckpointManager.save
 
     def full(self, step, **kwargs):
@@ -308,8 +333,8 @@ def test_a_full_disk_stops_the_run_with_one_error(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("which", ["best", "latest"])
-def test_a_model_comes_back(tiny, tmp_path, which):
-    config = _config(tmp_path / "run", ema=0.5, epochs=2)
+def test_a_model_comes_back(make, tiny, tmp_path, which):
+    config = make("run", ema=0.5, epochs=2)
     result = _train(config)
     model, variables, back, info = training.restore_model(tmp_path / "run", which)
     assert back == config
@@ -319,36 +344,35 @@ def test_a_model_comes_back(tiny, tmp_path, which):
     assert info["record"] == record
     val = data.load(config.data).splits["val"]
     logits = training.predict(model, variables, val, batch_size=32)
-    assert logits.shape == (40, 7)
+    assert logits.shape == (40, CLASSES)
     found = training.scores(logits, val.targets, "single")["accuracy"]
     assert found == record["val_accuracy"]
 
 
-def test_two_devices_train_as_one(tiny, tmp_path):
-    one = _train(_config(tmp_path / "one", epochs=1))
-    two = _train(_config(tmp_path / "two", epochs=1, devices=2))
+def test_two_devices_train_as_one(make, tiny, tmp_path):
+    one = _train(make("one", epochs=1))
+    two = _train(make("two", epochs=1, devices=2))
     assert two.history[0]["train_loss"] == pytest.approx(one.history[0]["train_loss"], abs=1e-4)
     a, b = _leaves(tmp_path / "one"), _leaves(tmp_path / "two")
     chex.assert_trees_all_close(a["model"], b["model"], atol=1e-4)
     training.restore_model(tmp_path / "two")  # on one device
 
 
-def test_several_labels_are_selected_by_auroc(tiny, tmp_path):
-    source = dataclasses.replace(DATA, source="phantom:xray")
-    result = _train(_config(tmp_path / "run", data=source, epochs=1))
+def test_several_labels_are_selected_by_auroc(make, tiny, findings):
+    result = _train(make("run", data=findings, epochs=1))
     assert result.score == "robust_auroc"
     assert 0 <= result.best_score <= 1
     assert {"val_auroc", "val_accuracy", "robust_auroc"} <= set(result.history[0])
 
 
-def test_robust_validation_can_be_left_out(tiny, tmp_path):
-    result = _train(_config(tmp_path / "run", method="standard", epochs=1, val_examples=0))
+def test_robust_validation_can_be_left_out(make, tiny, tmp_path):
+    result = _train(make("run", method="standard", epochs=1, val_examples=0))
     assert not [n for n in result.history[0] if n.startswith("robust_")]
     assert result.score == "val_accuracy"
 
 
-def test_the_test_split_is_never_looked_at(tiny, tmp_path, monkeypatch):
-    config = _config(tmp_path / "run", epochs=1)
+def test_the_test_split_is_never_looked_at(make, tiny, tmp_path, monkeypatch):
+    config = make("run", epochs=1)
     load = data.load
 
     def without(c, **options):
@@ -377,13 +401,17 @@ def test_the_test_split_is_never_looked_at(tiny, tmp_path, monkeypatch):
         ({"val_eps": -0.1}, "val_eps: must not be negative"),
         ({"val_examples": 0}, "0 switches robust validation off"),
         ({"optimizer": OptimizerConfig(name="x")}, r"optimizer\.name: unknown"),
-        ({"data": dataclasses.replace(DATA, source="phantom:xray"), "balanced": True}, "balanced"),
     ],
 )
-def test_impossible_configs_leave_no_folder(tmp_path, fields, match):
+def test_impossible_configs_leave_no_folder(make, tmp_path, fields, match):
     with pytest.raises(ValueError, match=match):
-        _train(_config(tmp_path / "run", **fields))
+        _train(make("run", **fields))
     assert not (tmp_path / "run").exists()
+
+
+def test_balanced_sampling_needs_one_label(make, findings):
+    with pytest.raises(ValueError, match="balanced: class-balanced sampling needs single-label"):
+        _train(make("run", data=findings, balanced=True))
 
 
 def test_what_is_no_run_is_named(tmp_path):
@@ -396,8 +424,8 @@ def test_what_is_no_run_is_named(tmp_path):
         training.restore_model(tmp_path, "last")
 
 
-def test_a_run_without_a_checkpoint_is_named(tiny, tmp_path):
-    config = _config(tmp_path / "run", epochs=1)
+def test_a_run_without_a_checkpoint_is_named(make, tiny, tmp_path):
+    config = make("run", epochs=1)
     _train(config)
     for step in (tmp_path / "run" / "checkpoints").iterdir():
         step.rename(tmp_path / f"gone{step.name}")
@@ -429,16 +457,16 @@ def test_unknown_fields_are_refused(values, match):
         training.config_from_dict(values)
 
 
-def test_predict_compiles_once_and_drops_padding():
+def test_predict_compiles_once_and_drops_padding(images):
     calls = []
     model = tiny_model(calls=calls)
-    variables = model.init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
-    split = data.load(dataclasses.replace(DATA, num_train=16, num_test=8)).splits["val"]
+    variables = model.init(jax.random.key(0), np.zeros((1, 12, 12, 3), np.float32))
+    split = data.load(images).val
     first = training.predict(model, variables, split, batch_size=16)
     again = training.predict(model, variables, split, batch_size=16)
     assert calls == ["eval"]
     assert first.shape == (40, 3)
     assert first.dtype == np.float32
     np.testing.assert_array_equal(first, again)
-    images = np.asarray(split.images, np.float32) / (255 if split.images.dtype == np.uint8 else 1)
-    np.testing.assert_allclose(first, model.apply(variables, images), atol=1e-5)
+    pixels = np.asarray(split.images, np.float32) / 255
+    np.testing.assert_allclose(first, model.apply(variables, pixels), atol=1e-5)
