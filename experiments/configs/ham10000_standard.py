@@ -1,6 +1,8 @@
 """Seven kinds of pigmented skin lesions (HAM10000, 64x64), standard class-balanced training.
 
 advjax train experiments/configs/ham10000_standard.py
+
+About 8 minutes on 2 shared CPU cores. Balanced test accuracy 0.612 (seed 0, 2026-11, jax 0.10.2).
 """
 
 from advjax.config import AugmentConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

@@ -1,6 +1,9 @@
 """Pneumonia in chest X-rays (PneumoniaMNIST, 28x28), PGD adversarial training at 4/255.
 
 advjax train experiments/configs/pneumonia_pgd.py
+
+About 6 minutes on 2 shared CPU cores. Test accuracy 0.897; under PGD-20 0.763 at 4/255 and 0.590
+at 8/255 (seed 0, 2026-11, jax 0.10.2).
 """
 
 from advjax.config import (

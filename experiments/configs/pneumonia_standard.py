@@ -1,6 +1,9 @@
 """Pneumonia in chest X-rays (PneumoniaMNIST, 28x28), standard training.
 
 advjax train experiments/configs/pneumonia_standard.py
+
+About 2 minutes on 2 shared CPU cores. Test accuracy 0.882 (seed 0), 0.855 and 0.885 (seeds 1 and
+2); under PGD-20 0.265 at 4/255 and 0.015 at 8/255 (2026-11, jax 0.10.2).
 """
 
 from advjax.config import AugmentConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,14 +63,33 @@ def make(images, tmp_path):
     return lambda folder, **fields: _config(tmp_path / folder, **{"data": images, **fields})
 
 
+def _use_tiny(patch):
+    calls = []
+    patch.setattr(models, "build", lambda config, num_classes: tiny_model(num_classes, calls=calls))
+    return calls
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     """Replace every model by the tiny one, and count its traces."""
-    calls = []
-    monkeypatch.setattr(
-        models, "build", lambda config, num_classes: tiny_model(num_classes, calls=calls)
-    )
-    return calls
+    return _use_tiny(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory):
+    """Make one finished run of two epochs, for tests that look at its folder."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        _use_tiny(patch)
+        result = _train(_config(folder, data=images, epochs=2, ema=0.9))
+    return folder, result
+
+
+@pytest.fixture
+def run(finished, make, tiny, tmp_path):
+    """Copy the finished run to `tmp_path / "run"` and return its config there."""
+    shutil.copytree(finished[0], tmp_path / "run")
+    return make("run", epochs=2, ema=0.9)
 
 
 def _config(folder, **fields):
@@ -136,16 +156,12 @@ def test_a_run_writes_its_folder(make, tiny, tmp_path, capsys):
     assert "epoch 3/3: loss" in out
 
 
-def test_a_finished_run_has_nothing_to_do(make, tiny, tmp_path, capsys):
-    config = make("run")
-    first = _train(config)
+def test_a_finished_run_has_nothing_to_do(run, finished, tiny, tmp_path, capsys):
     before = _leaves(tmp_path / "run")
-    tiny.clear()
-    capsys.readouterr()
-    again = _train(config)
-    assert "nothing to do, all 3 epochs are done" in capsys.readouterr().out
+    again = _train(run)
+    assert "run: nothing to do, all 2 epochs are done" in capsys.readouterr().out
     assert tiny == []
-    assert again == first._replace(resumed_from=3)
+    assert again == finished[1]._replace(resumed_from=2, run_dir=tmp_path / "run")
     chex.assert_trees_all_equal(_leaves(tmp_path / "run"), before)
 
 
@@ -232,40 +248,28 @@ def test_a_killed_run_ends_as_one_that_was_not(make, tmp_path):
     assert [r["epoch"] for r in records] == [1, 2, 3, 4, 5, 6]
 
 
-def test_metrics_after_the_last_checkpoint_are_written_again(make, tiny, tmp_path):
+def test_metrics_after_the_last_checkpoint_are_written_again(run, finished, tmp_path):
     """Killed between the record and the checkpoint, and in the middle of a line."""
-    config = make("run", epochs=2)
-    _train(config)
     folder = tmp_path / "run"
-    records = (folder / "metrics.jsonl").read_text()
-    with Checkpoints(folder / "checkpoints") as store:
-        assert store.steps() == [1, 2]
+    whole = _leaves(folder)
     os.rename(folder / "checkpoints" / "2", tmp_path / "lost")
-    (folder / "metrics.jsonl").write_text(records + '{"epoch": 3, "tr')
-    result = _train(config)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "tr')
+    result = _train(run)
     assert result.resumed_from == 1
     assert [r["epoch"] for r in result.history] == [1, 2]
+    chex.assert_trees_all_equal(_leaves(folder), whole)
 
 
-def test_another_config_is_refused_by_name(make, tiny, tmp_path):
-    config = make("run", epochs=1)
-    _train(config)
+def test_another_config_is_refused_by_name(run):
     other = dataclasses.replace(
-        config, eps=0.03, optimizer=OptimizerConfig(learning_rate=0.5), epochs=2
+        run, eps=0.03, optimizer=OptimizerConfig(learning_rate=0.5), epochs=3
     )
     with pytest.raises(ValueError, match="another config") as error:
         _train(other)
     text = str(error.value)
-    assert "epochs: 1 -> 2; eps: 0.02 -> 0.03; optimizer.learning_rate: 0.05 -> 0.5" in text
+    assert "epochs: 2 -> 3; eps: 0.02 -> 0.03; optimizer.learning_rate: 0.05 -> 0.5" in text
     assert "choose another folder" in text
-
-
-def test_a_moved_run_is_the_same_run(make, tiny, tmp_path, capsys):
-    config = make("a", epochs=1)
-    _train(config)
-    os.rename(tmp_path / "a", tmp_path / "b")
-    _train(dataclasses.replace(config, out=str(tmp_path / "b")))
-    assert "nothing to do" in capsys.readouterr().out
 
 
 def test_other_data_are_refused(make, tiny, tmp_path):
@@ -277,12 +281,10 @@ def test_other_data_are_refused(make, tiny, tmp_path):
         _train(config)
 
 
-def test_a_folder_without_its_config_is_refused(make, tiny, tmp_path):
-    config = make("run", epochs=1)
-    _train(config)
+def test_a_folder_without_its_config_is_refused(run, tmp_path):
     (tmp_path / "run" / "config.json").unlink()
     with pytest.raises(ValueError, match=r"holds checkpoints but no config\.json"):
-        _train(config)
+        _train(run)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(make, tiny, tmp_path):
@@ -333,16 +335,16 @@ def test_a_full_disk_stops_the_run_with_one_error(make, tiny, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("which", ["best", "latest"])
-def test_a_model_comes_back(make, tiny, tmp_path, which):
-    config = make("run", ema=0.5, epochs=2)
-    result = _train(config)
+def test_a_model_comes_back(run, finished, tmp_path, which):
+    result = finished[1]
     model, variables, back, info = training.restore_model(tmp_path / "run", which)
-    assert back == config
+    assert dataclasses.replace(back, out=run.out) == run
     epoch = result.best_epoch if which == "best" else 2
     assert info["epoch"] == epoch
     record = result.history[epoch - 1]
     assert info["record"] == record
-    val = data.load(config.data).splits["val"]
+    assert info["class_names"] == [str(i) for i in range(CLASSES)]
+    val = data.load(run.data).val
     logits = training.predict(model, variables, val, batch_size=32)
     assert logits.shape == (40, CLASSES)
     found = training.scores(logits, val.targets, "single")["accuracy"]
@@ -424,11 +426,9 @@ def test_what_is_no_run_is_named(tmp_path):
         training.restore_model(tmp_path, "last")
 
 
-def test_a_run_without_a_checkpoint_is_named(make, tiny, tmp_path):
-    config = make("run", epochs=1)
-    _train(config)
-    for step in (tmp_path / "run" / "checkpoints").iterdir():
-        step.rename(tmp_path / f"gone{step.name}")
+def test_a_run_without_a_checkpoint_is_named(run, tmp_path):
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "checkpoints").mkdir()
     with pytest.raises(FileNotFoundError, match="no checkpoint in"):
         training.restore_model(tmp_path / "run")
 
