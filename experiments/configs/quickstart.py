@@ -10,5 +10,5 @@ config = EvaluateConfig(
     runs=("runs/quickstart/standard", "runs/quickstart/pgd"),
     attacks=("fgsm", "bim", "pgd:num_steps=10", "mifgsm", "smia"),
     epsilons=tuple(i / 510 for i in range(1, 17)),
-    batch_size=64,
+    batch_size=48,
 )

@@ -12,7 +12,7 @@ config = TrainConfig(
         size=32,
         num_train=1536,
         num_val=192,
-        num_test=64,
+        num_test=48,
         difficulty=0.3,
         signal=1.5,
     ),
