@@ -11,11 +11,14 @@ leaves complete checkpoints only. This is the only module that imports orbax.
 
 import contextlib
 import errno
+import gc
 import logging
 import math
 import os
 import re
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +32,8 @@ PyTree = Any
 
 _TRASH = ".old"
 _INFO = "info"
+# file headers, tables of contents and folders of one checkpoint
+_OVERHEAD = 2**18
 # what a full or limited disk says: no space, quota, file size limit
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -156,6 +161,7 @@ class Checkpoints:
             _check_leaves(name, tree)
         items: dict[str, Any] = {name: ocp.args.StandardSave(t) for name, t in trees.items()}
         items[_INFO] = ocp.args.JsonSave(dict(info or {}))
+        self._check_room(step, trees)
         try:
             with _quiet():
                 args = ocp.args.Composite(**items)
@@ -195,6 +201,15 @@ class Checkpoints:
         self._require(step)
         args = ocp.args.Composite(**{_INFO: ocp.args.JsonRestore()})
         return dict(self._read(step, args)[_INFO])
+
+    def _check_room(self, step: int, trees: Mapping[str, PyTree]) -> None:
+        """Refuse before anything is written what the disk cannot hold.
+
+        The storage library reports a full disk from several threads at once, in tracebacks.
+        """
+        needed = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(dict(trees)))
+        if shutil.disk_usage(self.folder).free < needed + _OVERHEAD:
+            raise disk_full(f"checkpoint {step} ({needed / 1e6:.1f} MB)", self.folder)
 
     def _require(self, step: int | None) -> None:
         if step is None or step not in self._manager.all_steps():
@@ -271,14 +286,29 @@ def _explained(error: Exception, what: str, folder: Path) -> Exception:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep orbax from logging tracebacks of errors that are raised anyway."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    """Keep orbax and its threads from printing tracebacks of errors that are raised anyway."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    hook, thread_hook = sys.unraisablehook, threading.excepthook
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    sys.unraisablehook = threading.excepthook = lambda _: None
     try:
         yield
+    except BaseException:
+        # futures that failed unseen complain when they are collected: here, or at the exit
+        logging.getLogger("asyncio").addFilter(_is_no_echo)
+        gc.collect()
+        raise
     finally:
-        logger.setLevel(level)
+        sys.unraisablehook, threading.excepthook = hook, thread_hook
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _is_no_echo(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    return not any(word in text for word in ("orbax", "OCDBT", "ocdbt"))
 
 
 def write_atomic(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:

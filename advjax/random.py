@@ -9,9 +9,18 @@ Array = jax.Array
 
 
 def typed(key: Array) -> Array:
-    """Return a typed key array; raw `uint32[..., 2]` keys are wrapped."""
+    """Return a typed key array; raw `uint32[..., 2]` keys are wrapped.
+
+    Raises:
+      ValueError: it is no key.
+    """
     if jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
         return key
+    if jnp.shape(key)[-1:] != (2,):
+        raise ValueError(
+            f"key: expected jax.random.key(seed), one or [B], got an array of shape "
+            f"{jnp.shape(key)}"
+        )
     return jax.random.wrap_key_data(jnp.asarray(key, jnp.uint32))
 
 

@@ -13,6 +13,7 @@ class Status(enum.IntEnum):
     CYCLED = 4
     EXHAUSTED = 5
     WRONG_WHEN_CLEAN = 6
+    INVALID_IMAGE = 7
 
 
 _SENTENCES = {
@@ -25,6 +26,8 @@ _SENTENCES = {
     Status.CYCLED: "the iterate repeated, so that no further step could succeed",
     Status.EXHAUSTED: "every step was spent without success",
     Status.WRONG_WHEN_CLEAN: "wrong before any attack: broken at every budget, at no cost",
+    Status.INVALID_IMAGE: "the clean image has NaN pixels or pixels outside of the bounds of the "
+    "ball, so that nothing the row says counts: rescale the images, or give the ball its bounds",
 }
 
 

@@ -75,9 +75,11 @@ def build_attack(
       An `Attack`. PGD with k steps costs k backward passes and one final forward pass.
 
     Raises:
-      ValueError: `num_steps` is below 1, or `keep` is unknown.
+      ValueError: `num_steps` is below 1, `keep` is unknown, or `ball` is no `Ball`.
     """
     direction = optax.with_extra_args_support(direction)
+    if not isinstance(ball, Ball):
+        raise ValueError(f"ball: expected a Ball such as threat.linf(), got {ball!r}")
     rows = over_rows(ball)
 
     def init_direction(x0: Array) -> PyTree:
@@ -90,7 +92,7 @@ def build_attack(
 
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
         g, evaluation, objective_state, status = ascend(
-            objective, state.x, target, state.objective_state, keys
+            objective, ball, state.x, target, state.objective_state, keys
         )
         moves, direction_state = with_row_ball(ball, move)(g, state.x, eps, state.direction_state)
         x = rows.project(state.x + moves.astype(state.x.dtype), x0, eps)
@@ -140,13 +142,13 @@ def with_row_ball(ball: Ball, one: Callable[..., PyTree]) -> Callable[..., PyTre
 
 
 def ascend(
-    objective: Objective, x: Array, target: Target, state: PyTree, keys: Array
+    objective: Objective, ball: Ball, x: Array, target: Target, state: PyTree, keys: Array
 ) -> tuple[Array, Eval, PyTree, Array]:
     """Differentiate the objective once at `x` `[B, ...]`.
 
     Returns:
       The gradient of each row with non-finite entries set to zero, the evaluation of `x`, the new
-      state of the objective, and the status `[B]` (zero gradient, non-finite).
+      state of the objective, and the status `[B]`: non-finite, or zero where the ball can move.
     """
 
     def total(x: Array) -> tuple[Array, tuple[Eval, PyTree]]:
@@ -158,7 +160,9 @@ def ascend(
     g = jnp.where(finite, g, 0)
     axes = tuple(range(1, g.ndim))
     all_finite = jnp.all(finite, axes) & jnp.isfinite(evaluation.ascent)
-    status = jnp.where(jnp.any(g != 0, axes), Status.OK, Status.ZERO_GRADIENT)
+    # the dual norm of a masked ball sees the pixels of its mask only
+    movable = over_rows(ball).dual_norm(g) > 0
+    status = jnp.where(movable, Status.OK, Status.ZERO_GRADIENT)
     status = jnp.where(all_finite, status, Status.NON_FINITE).astype(jnp.int8)
     return g, evaluation, new_state, status
 
@@ -211,12 +215,15 @@ def _init(
     else:
         x = rows.sample(pairs[:, 0], x0, eps) if random_start else x0
     zeros = jnp.zeros(x0.shape[:1], jnp.int32)
+    low, high = (jnp.asarray(b, x0.dtype) for b in spec.ball.bounds)
+    # nothing can raise inside a compiled program: rows that are no images say so
+    valid = ((x0 >= low - 1e-6) & (x0 <= high + 1e-6)).reshape(x0.shape[0], -1).all(1)
     state = AttackState(
         x=x,
         best_x=x,
         best_loss=jnp.full(x0.shape[:1], -jnp.inf, _loss_dtype(x0)),
         success=zeros.astype(jnp.bool_),
-        status=zeros.astype(jnp.int8),
+        status=jnp.where(valid, Status.OK, Status.INVALID_IMAGE).astype(jnp.int8),
         step=zeros,
         num_grads=zeros,
         key=pairs[:, 1],
@@ -279,6 +286,7 @@ def _finalize(
         loss = jnp.where(active, last.loss.astype(state.best_loss.dtype), state.best_loss)
         success = jnp.where(active, last.success, state.success)
     bad = active & ~jnp.isfinite(last.loss)
+    success = success & (state.status != Status.INVALID_IMAGE)
     return AttackResult(
         x_adv=x_adv,
         success=success,
@@ -286,7 +294,7 @@ def _finalize(
         distance=rows.distance(x_adv, x0),
         num_steps=state.step,
         num_grads=state.num_grads,
-        status=jnp.where(bad, jnp.int8(Status.NON_FINITE), state.status),
+        status=jnp.where(bad, jnp.maximum(state.status, Status.NON_FINITE), state.status),
     )
 
 

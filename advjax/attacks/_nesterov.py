@@ -78,7 +78,7 @@ def nifgsm(
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
         ahead = with_row_ball(ball, look)(state.x, eps, state.direction_state)
         g, _, objective_state, status = ascend(
-            objective, ahead, target, state.objective_state, keys
+            objective, ball, ahead, target, state.objective_state, keys
         )
         evaluation = objective.judge(state.x, target, keys)
         moves, direction_state = with_row_ball(ball, move)(g, state.x, eps, state.direction_state)

@@ -40,7 +40,15 @@ def from_logits(
 
     Returns:
       An `Objective` that costs one forward and one backward pass.
+
+    Raises:
+      ValueError: `fn`, `loss` or `criterion` is no function.
     """
+    for name, value in (("fn", fn), ("loss", loss), ("criterion", criterion)):
+        if not callable(value) and not (name == "criterion" and value is None):
+            raise ValueError(
+                f"{name}: expected a function such as losses.cross_entropy, got {value!r}"
+            )
     if criterion is None:
         criterion = criteria.targeted_default if targeted else criteria.default
 

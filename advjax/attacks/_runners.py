@@ -81,8 +81,8 @@ def _check_shapes(x: Array, target: Target, x_start: Array | None) -> None:
     for leaf in jax.tree.leaves(target):
         if leaf.shape[:1] != x.shape[:1]:
             raise ValueError(
-                f"target: every leaf needs the leading axis of x, [{x.shape[0]}], "
-                f"got shape {leaf.shape}"
+                f"target: every leaf needs the leading axis of x, [{x.shape[0]}], got shape "
+                f"{leaf.shape}; x is a batch [B, H, W, C], one image is x[None]"
             )
     if x_start is not None and x_start.shape != x.shape:
         raise ValueError(f"x_start: expected the shape of x {x.shape}, got {x_start.shape}")

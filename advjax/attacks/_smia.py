@@ -91,8 +91,10 @@ def with_stabilisation(
         origin = x0 if smooth_what == "perturbation" else previous
         smoothed = origin + jax.vmap(lambda d: smooth(d, kernel, mode="reflect"))(x - origin)
         reference = objective.apply(jax.lax.stop_gradient(smoothed), keys)
-        distance = _divergence(output, jax.lax.stop_gradient(reference), y, target, divergence)
-        ascent = deviation * plain.loss - jnp.where(started, weight, 0) * distance
+        reference = jax.lax.stop_gradient(reference)
+        distance, same = _divergence(output, reference, y, target, divergence)
+        a2 = jnp.where(started, weight, 0)
+        ascent = _deviate(plain.loss, distance, same, deviation, a2)
         stopped = jax.lax.stop_gradient(x)
         return plain._replace(ascent=ascent), (x0, stopped, jnp.ones_like(started))
 
@@ -166,7 +168,7 @@ def smia(
       ValueError: an argument is unknown, or both step sizes are given.
     """
     _check_choice("mode", mode, ("clean", "reference"))
-    default = 1.0 if mode == "reference" else 1.0 / num_steps
+    default = 1.0 if mode == "reference" else 1.0 / max(num_steps, 1)
     scale, row_args = step_transform(step_size, step_size_abs, default)
     if mode == "clean":
         stabilised = with_stabilisation(
@@ -275,12 +277,12 @@ def _reference_attack(
         def evaluate(x: Array, y: Target, inner: PyTree, keys: Array) -> tuple[Eval, PyTree]:
             output = objective.apply(x, keys)
             plain = grade(output, y, objective.loss, objective.criterion)
-            term = _divergence(output, decision, y, "hard", None)
-            ascent = jnp.where(started, a1 * plain.loss - a2 * term, plain.loss)
+            term, same = _divergence(output, decision, y, "hard", None)
+            ascent = jnp.where(started, _deviate(plain.loss, term, same, a1, a2), plain.loss)
             return plain._replace(ascent=ascent), inner
 
         g, evaluation, inner, status = ascend(
-            objective._replace(evaluate=evaluate), state.x, y, state.objective_state, keys
+            objective._replace(evaluate=evaluate), ball, state.x, y, state.objective_state, keys
         )
         sign = jnp.sign(g)
         step = tree.expand(absolute(eps), sign)
@@ -292,20 +294,35 @@ def _reference_attack(
     return assemble(propose, init_direction, spec, random_start=False)
 
 
+def _deviate(loss: Array, term: Array, same: Array, a1: float | Array, a2: float | Array) -> Array:
+    """Return `a1 * loss - a2 * term`; where both are the same function, their difference exactly.
+
+    With a1 = a2 the gradient of such a row is zero. Computed as a difference it would be rounding
+    noise, whose sign is a full step.
+    """
+    equal = same & (loss == term)
+    return jnp.where(equal, (a1 - a2) * loss, a1 * loss - a2 * term)
+
+
 def _divergence(
     output: Output, reference: Output, y: Target, kind: str, given: DivergenceFn | None
-) -> Array:
-    """Return D `[B]` between two outputs; which one follows from the rank of the target."""
+) -> tuple[Array, Array]:
+    """Return D `[B]` between two outputs, and whether it is a loss at the label itself.
+
+    Which one follows from the rank of the target.
+    """
+    never = jnp.zeros(y.shape[:1], jnp.bool_)
     if given is not None:
-        return jax.vmap(given)(output, reference)
+        return jax.vmap(given)(output, reference), never
     single = y.ndim == 1
     if kind == "hard":
         labels = jnp.argmax(reference, -1) if single else (reference > 0).astype(jnp.int32)
         loss: LossFn = losses.cross_entropy if single else losses.binary_cross_entropy
-        return jax.vmap(loss)(output, labels)
+        same = (labels == y).reshape(y.shape[0], -1).all(1)
+        return jax.vmap(loss)(output, labels), same
     if single:
-        return jax.vmap(losses.kl)(output, reference)
-    return jax.vmap(losses.binary_cross_entropy)(output, jax.nn.sigmoid(reference))
+        return jax.vmap(losses.kl)(output, reference), never
+    return jax.vmap(losses.binary_cross_entropy)(output, jax.nn.sigmoid(reference)), never
 
 
 def _check_plain(objective: Objective) -> None:

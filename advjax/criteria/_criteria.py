@@ -5,10 +5,15 @@ import jax.numpy as jnp
 
 from advjax.types import Array
 
+_SHAPES = (
+    "one example needs logits [C] and an integer label []: pass y as [B], not [B, 1] or one-hot, "
+    "and let the model return [B, C]"
+)
+
 
 def _split(logits: Array, label: Array) -> tuple[Array, Array, Array]:
     """Return the logit of the label, the best other logit, and whether all is well-defined."""
-    chex.assert_rank([logits, label], [1, 0])
+    chex.assert_rank([logits, label], [1, 0], custom_message=_SHAPES)
     hot = jnp.arange(logits.shape[0]) == label
     own = jnp.sum(jnp.where(hot, logits, 0))
     other = jnp.max(jnp.where(hot, -jnp.inf, logits))
@@ -83,9 +88,19 @@ def labels_reached(logits: Array, labels: Array) -> Array:
 
 def default(output: Array, target: Array) -> Array:
     """Untargeted success by the rank of the target: `misclassified`, or `any_flipped`."""
-    return misclassified(output, target) if target.ndim == 0 else any_flipped(output, target)
+    single = _rank(target) == 0
+    return misclassified(output, target) if single else any_flipped(output, target)
 
 
 def targeted_default(output: Array, target: Array) -> Array:
     """Targeted success by the rank of the target: `reached`, or `labels_reached`."""
-    return reached(output, target) if target.ndim == 0 else labels_reached(output, target)
+    return reached(output, target) if _rank(target) == 0 else labels_reached(output, target)
+
+
+def _rank(target: Array) -> int:
+    if not hasattr(target, "ndim"):
+        raise ValueError(
+            "criterion: the default knows labels [B] and multi-hot labels [B, K] only; say what "
+            "counts as success for other targets: from_logits(..., criterion=...)"
+        )
+    return target.ndim

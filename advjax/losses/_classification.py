@@ -6,11 +6,16 @@ import jax.numpy as jnp
 
 from advjax.types import Array
 
+_SHAPES = (
+    "one example needs logits [C] and an integer label []: pass y as [B], not [B, 1] or one-hot, "
+    "and let the model return [B, C]"
+)
+
 
 def _one_hot(logits: Array, label: Array) -> tuple[Array, Array]:
     """Return the mask of the label `[C]` and whether the label is a class at all."""
-    chex.assert_rank([logits, label], [1, 0])
-    chex.assert_type(label, int)
+    chex.assert_rank([logits, label], [1, 0], custom_message=_SHAPES)
+    chex.assert_type(label, int, custom_message=_SHAPES)
     num_classes = logits.shape[0]
     hot = jnp.arange(num_classes) == label
     return hot, (label >= 0) & (label < num_classes)

@@ -428,3 +428,61 @@ def test_passes_are_really_made_as_often_as_the_cost_says(name, forwards):
     jax.effects_barrier()
     assert counts == {"forward": forwards, "backward": 5}
     assert (result.num_grads == 5).all()
+
+
+def test_images_outside_of_the_bounds_are_flagged_where_nothing_can_raise():
+    objective = scalar_problem(lambda x: x - 0.35)
+    attack = attacks.pgd(objective, threat.linf(), num_steps=3)
+    x = jnp.array([[0.2], [200.0], [jnp.nan]])
+    labels = jnp.zeros(3, jnp.int32)
+    result = jax.jit(lambda x: attacks.run(attack, KEY, x, labels, 0.5))(x)
+    assert result.status.tolist() == [Status.OK, Status.INVALID_IMAGE, Status.INVALID_IMAGE]
+    assert result.success.tolist() == [True, False, False]
+
+
+def test_a_gradient_that_is_zero_inside_of_the_mask_is_flagged():
+    def first_pixel(x):
+        return x.reshape(x.shape[0], -1)[:, :1] - 0.9
+
+    mask = jnp.ones((2, 2, 1)).at[0, 0, 0].set(0)
+    attack = attacks.bim(
+        scalar_problem(first_pixel), threat.masked(threat.linf(), mask), num_steps=3
+    )
+    x = jnp.full((1, 2, 2, 1), 0.5)
+    result = attacks.run(attack, KEY, x, jnp.zeros(1, jnp.int32), 0.1)
+    assert result.distance[0] == 0
+    assert result.status[0] == Status.ZERO_GRADIENT
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 4, 1), (3, 3, 4, 1)])
+def test_a_mask_that_does_not_fit_is_refused(shape):
+    def run():
+        ball = threat.masked(threat.linf(), jnp.ones(shape))
+        attack = attacks.fgsm(scalar_problem(lambda x: x.reshape(3, -1)[:, :1]), ball)
+        return attacks.run(attack, KEY, jnp.zeros((3, 4, 4, 1)), jnp.zeros(3, jnp.int32), 0.1)
+
+    with pytest.raises(ValueError, match="mask"):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda o: attacks.pgd(o, threat.linf), "ball: expected a Ball"),
+        (lambda o: attacks.from_logits(lambda x: x, loss="cross_entropy"), "loss: expected"),
+        (lambda o: example_keys(3, jnp.arange(2)), "key: expected jax.random.key"),
+    ],
+)
+def test_beginners_mistakes_name_the_remedy(make, word):
+    with pytest.raises(ValueError, match=word):
+        make(scalar_problem(lambda x: x))
+
+
+def test_labels_as_a_column_name_the_remedy():
+    objective = attacks.from_logits(lambda x: x, loss=losses.cross_entropy, criterion=None)
+    attack = attacks.fgsm(objective, threat.linf())
+    with pytest.raises(AssertionError, match=r"pass y as \[B\]"):
+        attacks.run(
+            attack._replace(spec=attack.spec), KEY, jnp.zeros((3, 4)),
+            jnp.zeros((3, 1), jnp.int32), 0.1,
+        )  # fmt: skip

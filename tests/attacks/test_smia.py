@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import attacks, losses, threat
+from advjax import Status, attacks, losses, threat
 from advjax.attacks._directions import gaussian_kernel, smooth
 from advjax.attacks._smia import reference_smoothing
 
@@ -173,3 +173,19 @@ def test_unknown_words_are_refused(net):
             attacks.smia(objective, threat.linf(), **options)
     with pytest.raises(ValueError, match="wrapped"):
         attacks.smia(attacks.with_eot(objective, 2), threat.linf())
+
+
+@pytest.mark.parametrize("mode", ["clean", "reference"])
+def test_equal_terms_cancel_exactly(net, mode):
+    # a1 = a2 and a decision that is the label: the gradient is zero, not rounding noise
+    fn, x0, y = net
+    objective = attacks.from_logits(fn, loss=losses.cross_entropy)
+    kwargs = {"kernel": "gaussian"} if mode == "reference" else {"target": "hard"}
+    attack = attacks.smia(
+        objective, threat.linf(), num_steps=5, step_size_abs=1e-4, mode=mode, **kwargs
+    )
+    result = attacks.run(attack, KEY, x0, y, 0.1, stop="budget")
+    assert not result.success.any()
+    # the first step has no second term and moves; the others have nothing to ascend
+    np.testing.assert_allclose(result.distance, 1e-4, rtol=1e-6)
+    assert (result.status == Status.ZERO_GRADIENT).all()
