@@ -292,7 +292,8 @@ def _quiet() -> Iterator[None]:
     hook, thread_hook = sys.unraisablehook, threading.excepthook
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
-    sys.unraisablehook = threading.excepthook = lambda _: None
+    sys.unraisablehook = lambda _: None
+    threading.excepthook = lambda _: None
     try:
         yield
     except BaseException:
