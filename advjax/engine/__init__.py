@@ -1,9 +1,26 @@
-"""Evaluation of attacks over many budgets.
+"""Whole robustness curves: the smallest budget that breaks each example.
 
-`reference` is the brute force: every example, every budget, every step. It is slow and simple on
-purpose, and stays as the oracle of everything faster.
+`sweep` runs a pool of slots in one compiled loop: an example that is decided leaves, the next one
+enters, and budgets that follow from others are never computed. `reference` is the brute force:
+every example, every budget, every step; slow and simple on purpose, the oracle of the rest.
 """
 
+from advjax.engine._plan import ORDERS, Verdict
 from advjax.engine._reference import MakeAttack, ReferenceRows, evaluate_clean, reference
+from advjax.engine._stage import Progress, Tables
+from advjax.engine._state import Finished
+from advjax.engine._sweep import SweepResult, sweep
 
-__all__ = ["MakeAttack", "ReferenceRows", "evaluate_clean", "reference"]
+__all__ = [
+    "ORDERS",
+    "Finished",
+    "MakeAttack",
+    "Progress",
+    "ReferenceRows",
+    "SweepResult",
+    "Tables",
+    "Verdict",
+    "evaluate_clean",
+    "reference",
+    "sweep",
+]

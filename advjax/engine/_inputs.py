@@ -1,0 +1,113 @@
+"""What a sweep is given, checked before any compute, with the remedy in the message."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from advjax.engine._plan import ORDERS
+from advjax.types import PyTree
+
+MakeAttack = Callable[[PyTree], Any]
+
+
+class Examples(NamedTuple):
+    """Images, targets and identities as NumPy arrays with a leading `[N]`."""
+
+    images: np.ndarray
+    targets: PyTree
+    ids: np.ndarray
+
+
+def check_examples(x: Any, y: PyTree, ids: Any, bounds: tuple[Any, Any]) -> Examples:
+    """Return the examples as NumPy, images as uint8 where that loses nothing.
+
+    Raises:
+      ValueError: sizes differ, there is no example, pixels are NaN or out of bounds, identities
+        are not unique integers.
+    """
+    images = np.asarray(x)
+    targets = jax.tree.map(np.asarray, y)
+    identities = np.arange(len(images)) if ids is None else np.asarray(ids)
+    sizes = {"x": len(images), "ids": len(identities)}
+    sizes |= {f"y[{i}]": len(leaf) for i, leaf in enumerate(jax.tree.leaves(targets))}
+    if len(set(sizes.values())) != 1 or len(images) == 0:
+        raise ValueError(f"x, y and ids need the same non-zero number of examples, got {sizes}")
+    if images.ndim < 2 or not (images.dtype == np.uint8 or images.dtype.kind == "f"):
+        raise ValueError(
+            f"x: expected uint8 or floating images [N, H, W, C], got {images.dtype}"
+            f"{list(images.shape)}"
+        )
+    if not np.issubdtype(identities.dtype, np.integer) or identities.ndim != 1:
+        raise ValueError(f"ids: expected integers [N], got {identities.dtype}{identities.shape}")
+    if len(np.unique(identities)) < len(identities):
+        raise ValueError("ids: must be unique, since an example's randomness comes from its id")
+    if images.dtype != np.uint8:
+        _check_pixels(images, bounds)
+        images = _as_uint8(images)
+    elif not (np.all(np.asarray(bounds[0]) <= 0) and np.all(np.asarray(bounds[1]) >= 1)):
+        _check_pixels(images.astype(np.float32) / np.float32(255), bounds)
+    return Examples(images, targets, identities.astype(np.int32))
+
+
+def _check_pixels(images: np.ndarray, bounds: tuple[Any, Any]) -> None:
+    bad = ~np.isfinite(images.reshape(len(images), -1)).all(1)
+    if bad.any():
+        raise ValueError(
+            f"x: image {int(np.argmax(bad))} has NaN or infinite pixels; clean the data first"
+        )
+    low, high = (np.asarray(b) for b in bounds)
+    if (images < low - 1e-6).any() or (images > high + 1e-6).any():
+        raise ValueError(
+            f"x: pixels span [{images.min():.6g}, {images.max():.6g}], outside of the bounds of "
+            "the ball; rescale the images or give the ball its bounds=(low, high)"
+        )
+
+
+def _as_uint8(images: np.ndarray) -> np.ndarray:
+    """Return images as uint8 if they are k / 255 to the last bit, else unchanged."""
+    if images.dtype != np.float32 or images.min() < 0 or images.max() > 1:
+        return images
+    levels = np.round(images * 255).astype(np.uint8)
+    same = np.array_equal(levels.astype(np.float32) / np.float32(255), images)
+    return levels if same else images
+
+
+def check_epsilons(epsilons: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return the budgets `[E]` in float64.
+
+    Raises:
+      ValueError: they are not positive, finite and strictly increasing.
+    """
+    budgets = np.asarray(epsilons, np.float64)
+    good = budgets.ndim == 1 and budgets.size > 0 and np.isfinite(budgets).all()
+    if not good or budgets[0] <= 0 or (np.diff(budgets) <= 0).any():
+        raise ValueError(
+            "epsilons: must be positive and strictly increasing, in [0, 1] pixel units "
+            f"(8/255, not 8), got {np.asarray(epsilons).tolist()}"
+        )
+    return budgets
+
+
+def check_settings(
+    order: str, restarts: int, slots: int | None, quantise: int | None, warm_start: bool
+) -> None:
+    """Check the plain numbers of a sweep.
+
+    Raises:
+      ValueError: one of them makes no sense.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"order: {order!r} is unknown; known: {', '.join(ORDERS)}")
+    if restarts < 1:
+        raise ValueError(f"restarts: must be at least 1, got {restarts}")
+    if slots is not None and slots < 1:
+        raise ValueError(f"slots: must be at least 1, got {slots}")
+    if quantise not in (None, 8, 12, 16):
+        raise ValueError(f"quantise: must be None, 8, 12 or 16 bits, got {quantise}")
+    if warm_start and order != "ascending":
+        raise ValueError(
+            f'warm_start: only a climb goes on from its last failure: order="ascending", not '
+            f"{order!r}"
+        )

@@ -1,0 +1,224 @@
+"""The second judgement of every claimed success, and the clean evaluation before any attack.
+
+Both are computations of their own, not fused with the gradient: a success counts if the stored
+image, projected, clipped and in full precision, still has it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from advjax import losses, threat
+from advjax.engine import _plan
+from advjax.engine._plan import Verdict
+from advjax.engine._pool import Work
+from advjax.engine._state import Finished, Phase, Queue, State, pixels
+from advjax.random import example_keys
+from advjax.types import Array, Ball, PyTree
+
+# rounding of a float32 projection; nothing that counts leaves the ball by more
+TOLERANCE = 1e-6
+
+
+def prepare(work: Work, state: State) -> State:
+    """Evaluate the FRESH examples as they are; order all that wait, the longest runs first."""
+    todo = state.queue.phase == Phase.FRESH
+    number = jnp.sum(todo, dtype=jnp.int32)
+    rows = jnp.argsort(~todo, stable=True).astype(jnp.int32)
+    slots = work.settings.slots
+
+    def body(carry: tuple[Array, Queue]) -> tuple[Array, Queue]:
+        start, queue = carry
+        place = start + jnp.arange(slots)
+        at = rows[jnp.minimum(place, work.settings.capacity - 1)]
+        return start + slots, _evaluate_clean(work, queue, at, place < number)
+
+    zero = jnp.int32(0)
+    end, queue = jax.lax.while_loop(lambda carry: carry[0] < number, body, (zero, state.queue))
+    counts = state.counts
+    if work.settings.order != "exhaustive":
+        # the estimate of the minimal budget is a gradient too
+        counts = counts._replace(rows=counts.rows + end, useful=counts.useful + number)
+    return state._replace(queue=line_up(work, queue), counts=counts)
+
+
+def _evaluate_clean(work: Work, queue: Queue, at: Array, mine: Array) -> Queue:
+    """Judge the clean images of rows `at` `[S]`, and estimate their minimal budgets."""
+    objective = work.attack.spec.objective
+    x0 = pixels(queue.image[at])
+    target = jax.tree.map(lambda leaf: leaf[at], queue.target)
+    keys = example_keys(work.key, queue.id[at], 0, work.attack_id)
+    if work.settings.order == "exhaustive":
+        output, first = objective.apply(x0, keys), queue.first[at]
+    else:
+        output, first = _first_order(work, x0, target, keys)
+        first = jnp.where(queue.first[at] < 0, first, queue.first[at])
+    loss = jax.vmap(objective.loss)(output, target)
+    broken = jax.vmap(objective.criterion)(output, target) | ~jnp.isfinite(loss)
+    phase = jnp.where(broken, Phase.DONE, Phase.QUEUED).astype(jnp.int8)
+    to = jnp.where(mine, at, work.settings.capacity)
+
+    def put(column: Array, value: Array) -> Array:
+        return column.at[to].set(value.astype(column.dtype), mode="drop")
+
+    return queue._replace(
+        phase=put(queue.phase, phase),
+        wrong=put(queue.wrong, broken),
+        first=put(queue.first, first),
+        clean_loss=put(queue.clean_loss, loss),
+    )
+
+
+def _first_order(work: Work, x0: Array, target: PyTree, keys: Array) -> tuple[PyTree, Array]:
+    """Return the outputs, and the budget that a first-order estimate says will succeed.
+
+    The estimate is the margin over the dual norm of its gradient (exact for a linear model).
+    """
+    spec, epsilons = work.attack.spec, work.epsilons
+    signed = spec.objective.with_loss(margin).loss
+
+    def total(x: Array) -> tuple[Array, Any]:
+        output = spec.objective.apply(x, keys)
+        margins = jax.vmap(signed)(output, target)
+        return jnp.sum(margins), (output, margins)
+
+    gradient, (output, margins) = jax.grad(total, has_aux=True)(x0)
+    size = jax.vmap(spec.ball.dual_norm)(gradient)
+    estimate = jnp.maximum(-margins, 0).astype(size.dtype) / jnp.where(size > 0, size, 1)
+    estimate = jnp.where((size > 0) & jnp.isfinite(estimate), estimate, jnp.inf)
+    return output, jax.vmap(lambda e: _plan.first_index(e, epsilons))(estimate)
+
+
+def margin(output: PyTree, target: PyTree) -> Array:
+    """Return how far one example is from being broken, negative while it is not.
+
+    Single label: the best other logit minus the true one. Multi-label: the largest known logit
+    that speaks against its label. Anything else: minus infinity, the search then starts at the
+    largest budget. It only says where a search starts, never how it ends.
+    """
+    shapes = [leaf.shape for leaf in jax.tree.leaves((output, target))]
+    if len(shapes) == 2 and shapes[1] == () and len(shapes[0]) == 1 and shapes[0][0] > 1:
+        return losses.cw_margin(output, target)
+    if len(shapes) == 2 and shapes[0] == shapes[1]:
+        against = jnp.where(target > 0.5, -output, output)
+        return jnp.max(jnp.where(target >= 0, against, -jnp.inf))
+    return jnp.sum(jnp.stack([jnp.sum(0 * leaf) for leaf in jax.tree.leaves(output)])) - jnp.inf
+
+
+def line_up(work: Work, queue: Queue) -> Queue:
+    """Order the QUEUED rows for dealing; rows with nothing left to try are DONE."""
+    order, num_budgets = work.settings.order, work.epsilons.shape[0]
+
+    def one(verdict: Array, best: Array, first: Array) -> tuple[Array, Array]:
+        _, budget = _plan.next_run(order, verdict, best, first)
+        return budget, _plan.length(order, jnp.minimum(first, best), num_budgets)
+
+    budget, length = jax.vmap(one)(queue.verdict, queue.best, queue.first)
+    waits = queue.phase == Phase.QUEUED
+    phase = jnp.where(waits & (budget < 0), jnp.int8(Phase.DONE), queue.phase)
+    waits = waits & (budget >= 0)
+    rank = jnp.where(waits, jnp.maximum(length, 0), -1)
+    return queue._replace(
+        phase=phase,
+        order=jnp.argsort(-rank, stable=True).astype(jnp.int32),
+        head=jnp.int32(0),
+        tail=jnp.sum(waits, dtype=jnp.int32),
+    )
+
+
+def judge(work: Work, state: State) -> State:
+    """Judge every finished run that waits; what does not survive is planned again."""
+    finished, slots = state.finished, work.settings.slots
+
+    def body(carry: tuple[Array, Finished]) -> tuple[Array, Finished]:
+        start, finished = carry
+        return start + slots, _judge_some(work, state.queue, finished, start)
+
+    _, finished = jax.lax.while_loop(
+        lambda carry: carry[0] < finished.filled, body, (jnp.int32(0), finished)
+    )
+    filled = jnp.arange(work.settings.buffer) < finished.filled
+    claimed = filled & finished.claimed
+    row = jnp.where(claimed, finished.row, work.settings.capacity)
+    verdict = jnp.where(finished.verified, Verdict.VERIFIED, Verdict.REJECTED).astype(jnp.int8)
+    queue = state.queue
+    table = queue.verdict.at[row, finished.restart, finished.budget].set(verdict, mode="drop")
+    queue = queue._replace(verdict=table)
+    lost = claimed & ~finished.verified
+    queue = jax.lax.cond(
+        jnp.any(lost),
+        lambda q: _plan_again(work, q, jnp.where(lost, finished.row, work.settings.capacity)),
+        lambda q: q,
+        queue,
+    )
+    return state._replace(queue=queue, finished=finished)
+
+
+def _plan_again(work: Work, queue: Queue, row: Array) -> Queue:
+    """Take rejected successes of `row` `[M]` back."""
+    index = jnp.arange(work.epsilons.shape[0], dtype=jnp.int32)
+    solved = (queue.verdict == Verdict.CLAIMED) | (queue.verdict == Verdict.VERIFIED)
+    best = jnp.min(jnp.where(solved, index, index.size), axis=(1, 2)).astype(jnp.int32)
+    # an earlier attack of a cascade may have solved more than this table knows
+    hit = jnp.zeros(queue.phase.shape, jnp.bool_).at[row].set(True, mode="drop")
+    best = jnp.where(hit, jnp.minimum(best, queue.ceiling), queue.best)
+    again = hit & (queue.phase == Phase.DONE)
+    phase = jnp.where(again, jnp.int8(Phase.QUEUED), queue.phase)
+    return line_up(work, queue._replace(best=best, phase=phase))
+
+
+def _judge_some(work: Work, queue: Queue, finished: Finished, start: Array) -> Finished:
+    """Judge as many finished runs as there are slots, from `start` on."""
+    slots, objective = work.settings.slots, work.attack.spec.objective
+
+    def cut(column: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(column, start, slots)
+
+    row = jnp.minimum(cut(finished.row), work.settings.capacity - 1)
+    x0 = pixels(queue.image[row])
+    target = jax.tree.map(lambda leaf: leaf[row], queue.target)
+    eps = work.epsilons[cut(finished.budget)]
+    x, inside = deployed(work.attack.spec.ball, cut(finished.x), x0, eps, work.settings.quantise)
+    keys = example_keys(work.key, queue.id[row], cut(finished.restart), work.attack_id)
+    output = objective.apply(x, keys)
+    success = jax.vmap(objective.criterion)(output, target)
+    linf, l2 = (jax.vmap(ball.distance)(x, x0) for ball in (threat.linf(), threat.l2()))
+
+    def paste(column: Array, value: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(column, value.astype(column.dtype), start, 0)
+
+    return finished._replace(
+        x=paste(finished.x, x),
+        verified=paste(finished.verified, success & inside & cut(finished.claimed)),
+        output=jax.tree.map(paste, finished.output, output),
+        loss=paste(finished.loss, jax.vmap(objective.loss)(output, target)),
+        linf=paste(finished.linf, linf),
+        l2=paste(finished.l2, l2),
+    )
+
+
+def deployed(ball: Ball, x: Array, x0: Array, eps: Array, bits: int | None) -> tuple[Array, Array]:
+    """Return the images that a success must survive as, and whether they are in the ball.
+
+    Args:
+      ball: the threat model.
+      x: `[B, ...]` adversarial images.
+      x0: `[B, ...]` clean images.
+      eps: `[B]` budgets.
+      bits: pixels are rounded to `2 ** bits - 1` steps, as a file stores them; where rounding to
+        the nearest leaves the ball, towards the clean image. None: no rounding.
+    """
+    x = jax.vmap(ball.project)(x, x0, eps)
+    room = eps * (1 + TOLERANCE) + TOLERANCE
+    distance: Callable[[Array], Array] = lambda z: jax.vmap(ball.distance)(z, x0)  # noqa: E731
+    if bits is not None:
+        levels = jnp.asarray(2**bits - 1, x.dtype)
+        nearest = jnp.round(x * levels) / levels
+        slack = 1e-3  # of a level, for pixels that stand on one
+        up, down = jnp.floor(x * levels + slack), jnp.ceil(x * levels - slack)
+        inward = jnp.where(x > x0, up, down) / levels
+        fits = distance(nearest) <= room
+        x = jnp.where(fits.reshape(fits.shape + (1,) * (x.ndim - 1)), nearest, inward)
+    return x, distance(x) <= room

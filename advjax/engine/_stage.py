@@ -1,0 +1,260 @@
+"""One attack of a sweep: the host's side of the pool.
+
+The host loads examples into the queues of the devices, calls the compiled program until nothing
+is left, and takes the results of examples that are done. A set larger than the queues is streamed
+through them while the pool keeps running.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from advjax import mesh as meshes
+from advjax.engine import _state
+from advjax.engine._inputs import Examples
+from advjax.engine._program import compiled
+from advjax.engine._reference import MakeAttack
+from advjax.engine._state import Finished, Phase, Settings, State
+from advjax.random import stable_id
+from advjax.types import Attack, PyTree
+
+# a call of the program should take about so long: rare enough to cost nothing, often enough to see
+SECONDS = 1.0
+
+
+class Progress(NamedTuple):
+    """What the host knows between two calls of the program."""
+
+    done: int  # examples decided
+    total: int
+    rows_computed: int
+    rows_useful: int
+
+
+class Tables(NamedTuple):
+    """What one attack found, NumPy, in the order of the examples; `[N, R, E]` by run.
+
+    Attributes:
+      wrong: `[N]` bool, wrong before any attack.
+      best: `[N]` int32, index of the smallest budget solved by this attack or an earlier one.
+      clean_loss: `[N]`.
+      verdict: `[N, R, E]` int8, `Verdict`.
+      loss: `[N, R, E]`; `steps`, `grads`, `status`, `zero`: see `_state.Queue`.
+    """
+
+    wrong: np.ndarray
+    best: np.ndarray
+    clean_loss: np.ndarray
+    verdict: np.ndarray
+    loss: np.ndarray
+    steps: np.ndarray
+    grads: np.ndarray
+    status: np.ndarray
+    zero: np.ndarray
+
+
+class Stage:
+    """One attack on one set of examples."""
+
+    def __init__(
+        self,
+        make_attack: MakeAttack,
+        attack: Attack,
+        params: PyTree,
+        examples: Examples,
+        epsilons: np.ndarray,
+        settings: Settings,
+        mesh: Mesh | None,
+    ) -> None:
+        """Make an empty pool on every device; `settings.capacity` is that of one queue."""
+        self.settings, self.examples, self.attack = settings, examples, attack
+        self.total = len(examples.images)
+        self.num_devices = 1 if mesh is None else mesh.size
+        attack_id = stable_id(attack.spec.name)
+        self.program = compiled(make_attack, settings, attack_id, mesh)
+        self.dtype = _state.float_of(examples.images.dtype)
+        self.params, self.epsilons, self.mesh = params, epsilons, mesh
+        self.computed = self.useful = self.ticks = 0
+        self.ticks_per_call = 8
+        # row of a queue -> number of the example, -1: none
+        self.holds = np.full((self.num_devices, settings.capacity), -1)
+        if mesh is not None:
+            self.params = jax.device_put(params, meshes.replicated(mesh))
+        self.state = self._empty()
+
+    def run(
+        self,
+        todo: np.ndarray,
+        key: jax.Array,
+        *,
+        ceiling: np.ndarray,
+        first: np.ndarray,
+        num_steps: int | None = None,
+        verdict: np.ndarray | None = None,
+        take: Callable[[Finished, np.ndarray], None] | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Tables:
+        """Decide the examples of `todo`.
+
+        Args:
+          todo: `[n]` numbers of examples.
+          key: one key.
+          ceiling: `[N]` int32, smallest budget that is known to be solved; E: none.
+          first: `[N]` int32, where a search starts; negative: estimate it.
+          num_steps: moves of a full run; None: those of the attack.
+          verdict: `[N, R, E]` what is known already; None: nothing.
+          take: called with finished runs of one device (after their judgement, `[m, ...]`) and
+            their examples `[m]`, before they are forgotten.
+          progress: called after every call of the program.
+
+        Returns:
+          The tables of all N examples; rows outside of `todo` are empty.
+        """
+        tables = self._no_results(ceiling)
+        shares = [todo[d :: self.num_devices] for d in range(self.num_devices)]
+        waiting = [list(share) for share in shares]
+        known = tables.verdict.copy() if verdict is None else verdict
+        steps = self.attack.spec.num_steps if num_steps is None else num_steps
+        epsilons = jnp.asarray(self.epsilons, self.dtype)
+        done_before = 0
+        self._load(waiting, ceiling, first, known)
+        while True:
+            started = time.monotonic()
+            self.state = self.program(
+                self.params, key, epsilons, jnp.int32(steps), jnp.int32(self.ticks_per_call),
+                self.state,
+            )  # fmt: skip
+            counts = jax.tree.map(np.asarray, self.state.counts)
+            self._account(counts, time.monotonic() - started)
+            if take is not None:
+                self._hand_out(take)
+            if progress is not None:
+                done = done_before + int(counts.done.sum())
+                progress(Progress(done, len(todo), self.computed, self.useful))
+            left = int(counts.left.sum())
+            more = any(waiting)
+            if left == 0 or (more and self._worth_refilling(counts)):
+                done_before += self._harvest(tables)
+                if left == 0 and not more:
+                    return tables
+                self._load(waiting, ceiling, first, known)
+
+    def _empty(self) -> State:
+        images, targets = self.examples.images, self.examples.targets
+        one = np.asarray(images[0])
+        target = jax.tree.map(lambda leaf: np.asarray(leaf[0]), targets)
+        keys = jax.random.split(jax.random.key(0), 1)
+        output = jax.eval_shape(
+            self.attack.spec.objective.apply, np.zeros((1, *one.shape), self.dtype), keys
+        )
+        output = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), output)
+        state = _state.empty(self.settings, self.attack, output, one, target, len(self.epsilons))
+        stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * self.num_devices), state)
+        if self.mesh is not None:
+            return jax.device_put(stacked, meshes.sharded(self.mesh))
+        return jax.device_put(stacked)
+
+    def _no_results(self, ceiling: np.ndarray) -> Tables:
+        queue = self.state.queue
+        shape = (self.total, *queue.verdict.shape[2:])
+        loss = np.dtype(queue.loss.dtype)
+        return Tables(
+            wrong=np.zeros(self.total, bool), best=ceiling.astype(np.int32).copy(),
+            clean_loss=np.zeros(self.total, loss), verdict=np.zeros(shape, np.int8),
+            loss=np.zeros(shape, loss), steps=np.zeros(shape, np.int32),
+            grads=np.zeros(shape, np.int32), status=np.zeros(shape, np.int8),
+            zero=np.zeros(shape, bool),
+        )  # fmt: skip
+
+    def _account(self, counts: _state.Counts, seconds: float) -> None:
+        backwards = self.attack.spec.cost.backwards
+        self.ticks += int(counts.ticks.sum())
+        self.computed += int(counts.rows.sum()) * backwards
+        self.useful += int(counts.useful.sum()) * backwards
+        # the first call compiles, which says nothing of the speed
+        ratio = SECONDS / max(seconds, 1e-3)
+        self.ticks_per_call = int(np.clip(self.ticks_per_call * np.clip(ratio, 0.5, 4), 8, 8192))
+
+    def _worth_refilling(self, counts: _state.Counts) -> bool:
+        """Whether a device has a quarter of its queue free, or soon no work."""
+        capacity, slots = self.settings.capacity, self.settings.slots
+        return bool((counts.done >= capacity // 4).any() or (counts.left <= 2 * slots).any())
+
+    def _hand_out(self, take: Callable[[Finished, np.ndarray], None]) -> None:
+        finished = self.state.finished
+        for device, count in enumerate(np.asarray(finished.filled)):
+            if count:
+                some = jax.tree.map(
+                    lambda leaf, d=device, n=count: np.asarray(leaf[d])[:n],
+                    finished._replace(filled=finished.row),
+                )
+                take(some, self.holds[device][some.row])
+
+    def _harvest(self, tables: Tables) -> int:
+        """Copy the results of examples that are done, and return how many there were."""
+        queue = self.state.queue
+        ready = (np.asarray(queue.phase) == Phase.DONE) & (self.holds >= 0)
+        examples = self.holds[ready]
+        for name in Tables._fields:
+            getattr(tables, name)[examples] = np.asarray(getattr(queue, name))[ready]
+        self.holds[ready] = -1
+        return len(examples)
+
+    def _load(
+        self, waiting: list[list[int]], ceiling: np.ndarray, first: np.ndarray, known: np.ndarray
+    ) -> None:
+        """Fill free rows of the queues with waiting examples."""
+        batch = [
+            np.array(queue[: int((self.holds[d] < 0).sum())], int)
+            for d, queue in enumerate(waiting)
+        ]
+        if not any(len(b) for b in batch):
+            return
+        capacity = self.settings.capacity
+        at = np.full((self.num_devices, capacity), capacity, np.int32)
+        which = np.zeros((self.num_devices, capacity), int)
+        for d, examples in enumerate(batch):
+            free = np.flatnonzero(self.holds[d] < 0)[: len(examples)]
+            at[d, : len(free)], which[d, : len(free)] = free, examples
+            self.holds[d, free] = examples
+            del waiting[d][: len(examples)]
+        images, targets, ids = self.examples
+        rows = (
+            at, images[which], jax.tree.map(lambda leaf: leaf[which], targets), ids[which],
+            first[which].astype(np.int32), ceiling[which].astype(np.int32), known[which],
+        )  # fmt: skip
+        if self.mesh is not None:
+            rows = jax.device_put(rows, meshes.sharded(self.mesh))
+        self.state = _write_rows(self.state, *rows)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _write_rows(
+    state: State, at: Any, image: Any, target: PyTree, ids: Any, first: Any, ceiling: Any,
+    verdict: Any,
+) -> State:  # fmt: skip
+    """Put examples into the rows `at` `[D, K]` of the queues; a row beyond the queue is dropped."""
+
+    def put(column: Any, value: Any) -> Any:
+        one = lambda c, i, v: c.at[i].set(v.astype(c.dtype), mode="drop")  # noqa: E731
+        return jax.vmap(one)(column, at, value)
+
+    queue = state.queue
+    fresh = jnp.full(at.shape, jnp.int8(Phase.FRESH))
+    nothing = jnp.zeros(verdict.shape, jnp.int8)
+    return state._replace(
+        queue=queue._replace(
+            image=put(queue.image, image), target=jax.tree.map(put, queue.target, target),
+            id=put(queue.id, ids), phase=put(queue.phase, fresh), first=put(queue.first, first),
+            best=put(queue.best, ceiling), ceiling=put(queue.ceiling, ceiling),
+            verdict=put(queue.verdict, verdict), loss=put(queue.loss, nothing),
+            steps=put(queue.steps, nothing), grads=put(queue.grads, nothing),
+            status=put(queue.status, nothing), zero=put(queue.zero, nothing),
+        )
+    )  # fmt: skip
