@@ -1,6 +1,7 @@
 """Words, files and exit codes."""
 
 import json
+import re
 
 import pytest
 
@@ -68,6 +69,51 @@ def test_files_that_hold_no_config(tmp_path):
     file.write_text("config = 3\n")
     with pytest.raises(ValueError, match="TrainConfig"):
         read_config(str(file), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (
+            "config = TrainConfig(epoch=3)",
+            r"mine\.py, line 2: TrainConfig has no field 'epoch'; known: out, .*epochs",
+        ),
+        ("config = TrainConfig(data=DataConfig(src='x'))", "DataConfig has no field 'src'; known"),
+        ("import no_such_thing", r"line 2: it imports 'no_such_thing', which is not installed"),
+        ("config = TrainConfig(", r"mine\.py, line 2: SyntaxError"),
+        ("config = 1 / 0", r"mine\.py, line 2: ZeroDivisionError: division by zero"),
+        ("config = TrainConfig(eps='4/255')", r"mine\.py: config: eps must be a number, got '4/"),
+        ("config = TrainConfig(epochs=True)", "epochs must be a whole number, got True"),
+        ("config = TrainConfig(ema='no')", "ema must be a number or None, got 'no'"),
+        ("config = TrainConfig(balanced=1)", "balanced must be True or False, got 1"),
+        ("config = TrainConfig(data='phantom:ct')", "data must be a group of fields, got 'phan"),
+        ("config = TrainConfig(data=DataConfig(size=2.5))", r"data\.size must be a whole number"),
+    ],
+)
+def test_mistakes_in_a_python_config_are_one_line(tmp_path, capsys, text, match):
+    file = tmp_path / "mine.py"
+    file.write_text(f"from advjax.config import DataConfig, TrainConfig\n{text}\n")
+    assert main(["train", str(file)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(match, line), line
+    assert "advjax[run]" not in line
+
+
+def test_lists_and_whole_numbers_of_a_config_become_what_the_field_is(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import numpy as np\nfrom advjax.config import EvaluateConfig\n"
+        "config = EvaluateConfig(runs=['a'], epsilons=[np.float32(0.5), 1])\n"
+    )
+    found = read_config(str(file), EvaluateConfig)
+    assert found.runs == ("a",)
+    assert found.epsilons == (0.5, 1.0)
+    assert [type(eps) for eps in found.epsilons] == [float, float]
+    file.write_text(
+        "from advjax.config import EvaluateConfig\nconfig = EvaluateConfig(runs='runs/a')\n"
+    )
+    with pytest.raises(ValueError, match="runs must be a list, each entry text, got 'runs/a'"):
+        read_config(str(file), EvaluateConfig)
 
 
 @pytest.mark.parametrize(
