@@ -74,7 +74,9 @@ def at(series: Series, eps: float) -> Interval:
 
 
 def half_life(series: Series) -> float:
-    """Return the largest budget at which at least half of the clean accuracy is left."""
+    """Return the largest budget at which at least half of the clean accuracy is left, else 0."""
+    if not series.robust.value[0] > 0:
+        return 0.0  # half of nothing is left everywhere
     kept = series.robust.value >= series.robust.value[0] / 2
     return float(series.eps[np.flatnonzero(kept)[-1]])
 

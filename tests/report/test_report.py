@@ -355,6 +355,17 @@ def test_two_data_sets_and_two_norms_are_kept_apart(tmp_path):
                         for n, a in (("linf", "pgd"), ("l2", "pgd-l2"))}  # fmt: skip
 
 
+def test_each_data_set_has_its_own_class_names(tmp_path):
+    settings = {"attacks": ("pgd",), "epsilons": (0.01,), "num_examples": 20, "panels": 0}
+    store = write_results(tmp_path, data="one", class_names=("a", "b", "c"), **settings)
+    write_results(tmp_path, data="two", class_names=("x", "y"), store=store, **settings)
+    told = {name: {"task": "single", "class_names": list(words)}
+            for name, words in (("one", "abc"), ("two", "xy"))}  # fmt: skip
+    store.write_manifest(extra={"data": told})
+    groups = {group.data: group.class_names for group in load(tmp_path).groups}
+    assert groups == {"one": ("a", "b", "c"), "two": ("x", "y")}
+
+
 def test_restarts_are_merged_into_the_worst(tmp_path):
     store = write_results(tmp_path, models=("m",), attacks=("pgd",), epsilons=(0.02,), panels=0,
                           num_examples=30, bootstrap=20)  # fmt: skip
