@@ -1,9 +1,10 @@
 """What a run is made of, as frozen dataclasses: the command line, the config files under
 `experiments/configs/` and the `config.json` of every run are these, field by field.
 
-Nothing here imports anything: a config is data. The floors above turn it into objects.
+Nothing of the library is imported here: a config is data. The floors above turn it into objects.
 """  # noqa: D205
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -85,6 +86,25 @@ class AttackConfig:
             )
         except ValueError:
             raise ValueError(f"attack {text!r}: num_steps and step_size are numbers") from None
+
+    def check(self, where: str) -> None:
+        """Check norm and numbers; whether the name is known is for the attacks to say.
+
+        Args:
+          where: what messages begin with, such as the name of the field.
+
+        Raises:
+          ValueError: naming the number and what it may be.
+        """
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f"{where}: unknown norm {self.norm!r}; use 'linf' or 'l2'")
+        if self.num_steps is not None and self.num_steps < 1:
+            raise ValueError(f"{where}: num_steps must be at least 1, got {self.num_steps}")
+        if self.step_size is not None and not 0 < self.step_size < math.inf:
+            raise ValueError(
+                f"{where}: step_size must be a positive number (relative to eps, for instance "
+                f"0.25), got {self.step_size}"
+            )
 
     def label(self) -> str:
         """Return the short name that stands in rows and reports."""

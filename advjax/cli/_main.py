@@ -87,6 +87,11 @@ def _explain(error: Exception) -> str:
     return text
 
 
+def warn(text: str) -> None:
+    """Say on one line of stderr what the user should doubt."""
+    print(f"advjax: warning: {text}", file=sys.stderr)
+
+
 def _say(text: str, code: int) -> int:
     print(f"advjax: {text}", file=sys.stderr)
     return code
