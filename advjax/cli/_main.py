@@ -1,5 +1,6 @@
 """Which command, and what a failure looks like."""
 
+import contextlib
 import errno
 import os
 import sys
@@ -42,7 +43,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       0 done, 1 failed, 2 wrong usage.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        _silence()
+        return 0
+    return code
+
+
+def _silence() -> None:
+    """Send what is still to be printed nowhere, or Python complains of the pipe at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP)
         return 0 if arguments else 2
@@ -57,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say("interrupted; the same command goes on where it stopped", 1)
     except SystemExit as stop:  # the parser has said why
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except BrokenPipeError:
+        raise  # an OSError, but no failure
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("ADVJAX_DEBUG"):
             raise
