@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -51,6 +52,44 @@ def test_constraints_pin_every_dependency_and_name_no_host():
 @pytest.mark.parametrize("name", ["scripts/quickstart", "scripts/test", ".ci/run"])
 def test_scripts_are_executable(name):
     assert os.access(ROOT / name, os.X_OK)
+
+
+def _fake_python(folder, *, pip=True, new=True):
+    """A folder that looks like an environment, its python a script that answers what is asked."""
+    (folder / "bin").mkdir(parents=True)
+    python = folder / "bin" / "python"
+    python.write_text(
+        f"""#!/bin/sh
+case "$*" in
+    "-m pip --version") exit {int(not pip)} ;;
+    *version_info*"(3, 11)"*) exit {int(not new)} ;;
+esac
+"""
+    )
+    python.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("state", "usable"),
+    [({}, True), ({"pip": False}, False), ({"new": False}, False), (None, False)],
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_half_made_environments_are_made_again(tmp_path, state, usable, named):
+    if state is not None:
+        _fake_python(tmp_path / ".venv", **state)
+        (tmp_path / ".venv" / "kept").touch()
+    script = (ROOT / "scripts" / "_bootstrap.sh").read_text().replace('bootstrap "$1"', "")
+    # what makes an environment is replaced, and installing left out
+    making = 'python() { echo "made: $*"; }; find_python() { echo python; }; bootstrap run'
+    script += making.replace("bootstrap run", "cat() { exit 0; }; bootstrap run")
+    env = {"PATH": os.environ["PATH"], **({"ADVJAX_VENV": ".venv"} if named else {})}
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True,
+                          text=True)  # fmt: skip
+    remade = "made: -m venv --clear .venv" in done.stdout
+    assert remade == (not usable and not (named and state is not None)), done
+    if named and state is not None and not usable:
+        assert done.returncode == 1
+        assert "remove it or unset ADVJAX_VENV" in done.stderr
 
 
 def test_core_dependencies_are_the_seven():

@@ -1,10 +1,15 @@
 """Words, files and exit codes."""
 
+import ast
+import inspect
+import itertools
 import json
 import re
 
 import pytest
 
+from advjax import attacks
+from advjax import config as configs
 from advjax.cli import main
 from advjax.cli._main import UsageError
 from advjax.cli._parse import parse, read_config
@@ -164,6 +169,27 @@ def test_help_names_every_field(capsys):
     text = capsys.readouterr().out
     for word in ("--eps", "--method", "--data.source", "--model.width", "--devices", "pixel units"):
         assert word in text
+
+
+def test_every_field_has_a_text():
+    for cls in ast.parse(inspect.getsource(configs)).body:
+        for field, after in itertools.pairwise([*getattr(cls, "body", []), None]):
+            if isinstance(field, ast.AnnAssign):
+                told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                assert told, f"{cls.name}.{field.target.id}"
+
+
+def test_defaults_of_attacks_are_what_help_says(capsys):
+    told = {"pgd": 20, "cw_linf": 30}
+    for name, make in attacks.ATTACKS.items():
+        steps = inspect.signature(make).parameters.get("num_steps")
+        assert (1 if steps is None else steps.default) == (
+            1 if name in ("fgsm", "rs_fgsm") else told.get(name, 10)
+        )
+    assert main(["evaluate", "--help"]) == 0
+    text = capsys.readouterr().out
+    for words in ("20 for pgd", "30 for cw_linf"):
+        assert words in " ".join(re.sub("[│|]", " ", text).split())
 
 
 def test_interrupt_is_said(monkeypatch, capsys):
