@@ -16,14 +16,23 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
-def test_python_blocks_of_the_readme_run_in_order():
+def test_python_blocks_of_the_readme_run_in_order(capsys):
     space: dict[str, object] = {}
     for block in BLOCKS:
         exec(compile(block, "README.md", "exec"), space)
     result = space["result"]
     assert isinstance(result, advjax.types.AttackResult)
-    eps = jax.numpy.array([1, 2, 4, 8]) / 255
+    eps = jax.numpy.array([0, 1, 4, 8]) / 255
     assert (result.distance <= eps + 1e-6).all()
+    # what is printed means something: not everything falls at once, and not nothing
+    assert not result.success[0]
+    assert result.success.any()
+    assert (result.num_steps > 0).any()
+    said = capsys.readouterr().out
+    assert "0/255: withstood after" in said
+    robust = [float(line.rsplit(" ", 1)[1]) for line in said.splitlines() if "robust acc" in line]
+    assert len(robust) == 4
+    assert robust == sorted(robust, reverse=True)
     from advjax import losses, threat
 
     objective = advjax.attacks.from_logits(lambda x: x.mean((1, 2)), loss=losses.cross_entropy)
