@@ -3,8 +3,11 @@
 import contextlib
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from advjax._version import __version__
 
@@ -28,6 +31,9 @@ example:
   advjax train --out runs/derm --method pgd --eps 4/255 --data.source phantom:dermoscopy
   advjax evaluate --runs runs/derm --out runs/derm-robustness
 """
+
+
+_INTERRUPTED = "interrupted; the same command goes on where it stopped"
 
 
 class UsageError(ValueError):
@@ -66,11 +72,13 @@ def _main(arguments: list[str]) -> int:
         print(__version__)
         return 0
     try:
-        return _command(arguments[0])(arguments[1:]) or 0
+        with _interruptible_imports():
+            command = _command(arguments[0])
+        return command(arguments[1:]) or 0
     except UsageError as error:
         return _say(f"{error}", 2)
     except KeyboardInterrupt:
-        return _say("interrupted; the same command goes on where it stopped", 1)
+        return _say(_INTERRUPTED, 1)
     except SystemExit as stop:  # the parser has said why
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except BrokenPipeError:
@@ -79,6 +87,27 @@ def _main(arguments: list[str]) -> int:
         if os.environ.get("ADVJAX_DEBUG"):
             raise
         return _say(_explain(error), 1)
+
+
+@contextlib.contextmanager
+def _interruptible_imports() -> Iterator[None]:
+    """End at once on Ctrl-C: extensions that are being loaded turn it into errors of their own."""
+    before = signal.getsignal(signal.SIGINT)
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or before is not signal.default_int_handler:
+        yield  # somebody else decides what an interrupt is
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        del number, frame
+        os.write(2, f"advjax: {_INTERRUPTED}\n".encode())
+        os._exit(1)  # nothing is open yet
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _command(name: str) -> Callable[[list[str]], int | None]:
