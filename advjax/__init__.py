@@ -12,19 +12,22 @@ Attacks, defences and evaluation as pure functions that `jit`, `vmap`, `pmap` an
         attack = attacks.pgd(objective, threat.linf(), num_steps=20, step_size=0.25)
         return attacks.run(attack, key, x, y, eps)
 
-Importing `advjax` loads what jax, numpy, optax and chex load and nothing else; `advjax.models`,
-`advjax.data`, `advjax.training`, ... are imported when first used.
+Importing `advjax` loads nothing that jax, numpy, optax and chex do not load; its packages are
+imported when first used, so that the command line answers at once.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from advjax import attacks, criteria, losses, random, threat, types
 from advjax._version import __version__
-from advjax.status import Status
 
-_LAZY = ("checkpoint", "data", "engine", "metrics", "models", "report", "store", "testing",
-         "training")  # fmt: skip
+if TYPE_CHECKING:
+    from advjax import attacks, criteria, losses, random, threat, types
+    from advjax.status import Status
+
+_LAZY = ("attacks", "checkpoint", "criteria", "data", "engine", "losses", "metrics", "models",
+         "random", "report", "status", "store", "testing", "threat", "training",
+         "types")  # fmt: skip
 
 __all__ = [
     "Status",
@@ -42,6 +45,8 @@ def __getattr__(name: str) -> Any:
     """Import a package on first use, so that `import advjax` stays light."""
     if name in _LAZY:
         return importlib.import_module(f"advjax.{name}")
+    if name == "Status":
+        return importlib.import_module("advjax.status").Status
     raise AttributeError(f"module 'advjax' has no attribute {name!r}")
 
 

@@ -1,9 +1,10 @@
 """What a run is made of, as frozen dataclasses: the command line, the config files under
 `experiments/configs/` and the `config.json` of every run are these, field by field.
 
-Nothing here imports anything: a config is data. The floors above turn it into objects.
+Nothing of the library is imported here: a config is data. The floors above turn it into objects.
 """  # noqa: D205
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -48,16 +49,18 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """One attack of an evaluation, or the inner attack of adversarial training."""
+    """One attack: of an evaluation, or of the robust validation between epochs."""
 
     name: str = "pgd"
     """`fgsm | rs_fgsm | bim | pgd | mifgsm | nifgsm | difgsm | tifgsm | cw_linf | smia`."""
     norm: str = "linf"
     """`linf` or `l2`."""
     num_steps: int | None = None
-    """Steps; None: the default of the attack."""
+    """Steps; None: the default of the attack, 1 for fgsm and rs_fgsm (which take no other), 20 for
+    pgd, 30 for cw_linf, 10 for all others."""
     step_size: float | None = None
-    """Step relative to eps; None: the default of the attack."""
+    """Step relative to eps; None: the default of the attack, 1 for fgsm, 1.25 for rs_fgsm,
+    2.5 / num_steps (at most 1) for pgd and cw_linf, 1 / num_steps for all others."""
 
     @classmethod
     def parse(cls, text: str) -> "AttackConfig":
@@ -85,6 +88,25 @@ class AttackConfig:
             )
         except ValueError:
             raise ValueError(f"attack {text!r}: num_steps and step_size are numbers") from None
+
+    def check(self, where: str) -> None:
+        """Check norm and numbers; whether the name is known is for the attacks to say.
+
+        Args:
+          where: what messages begin with, such as the name of the field.
+
+        Raises:
+          ValueError: naming the number and what it may be.
+        """
+        if self.norm not in ("linf", "l2"):
+            raise ValueError(f"{where}: unknown norm {self.norm!r}; use 'linf' or 'l2'")
+        if self.num_steps is not None and self.num_steps < 1:
+            raise ValueError(f"{where}: num_steps must be at least 1, got {self.num_steps}")
+        if self.step_size is not None and not 0 < self.step_size < math.inf:
+            raise ValueError(
+                f"{where}: step_size must be a positive number (relative to eps, for instance "
+                f"0.25), got {self.step_size}"
+            )
 
     def label(self) -> str:
         """Return the short name that stands in rows and reports."""
@@ -137,9 +159,13 @@ class TrainConfig:
     out: str = "runs/train"
     """Folder of the run: config.json, metrics.jsonl, checkpoints/."""
     data: DataConfig = field(default_factory=DataConfig)
+    """Where the images come from."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """Which network."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How parameters move."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Random changes of training images; all zero or False switches augmentation off."""
     method: str = "standard"
     """`standard | fgsm | pgd | mixed`."""
     eps: float = 8 / 255
@@ -155,16 +181,21 @@ class TrainConfig:
     batch_norm_update: str = "adversarial"
     """Which images update the running statistics: `clean`, `adversarial` or `both`."""
     epochs: int = 10
+    """Passes over the training images."""
     batch_size: int = 64
+    """Images per step; a multiple of `devices`."""
     balanced: bool = False
     """Sample classes equally often (single-label data)."""
     ema: float | None = None
     """Decay of an exponential moving average of the parameters; evaluated when set."""
     seed: int = 0
+    """Seed of the first parameters, of shuffling, augmentation and the training attack."""
     select_by: str = "auto"
     """What picks the best checkpoint on the validation split: `clean`, `robust` or `auto`
     (clean for `standard`, robust otherwise)."""
     val_attack: AttackConfig = field(default_factory=lambda: AttackConfig(name="pgd", num_steps=10))
+    """The attack of the robust validation between epochs, which may pick the best checkpoint. Left
+    at its default, it has the norm of training. (The training attack is set by `attack_steps`.)"""
     val_eps: float | None = None
     """Budget of the robust validation; None: `eps`."""
     val_examples: int | None = None
@@ -187,16 +218,23 @@ class EvaluateConfig:
     """`best` (by the validation split) or `latest`."""
     attacks: tuple[str, ...] = ("fgsm", "bim", "pgd", "mifgsm", "smia")
     """Attacks, each `NAME` or `NAME:OPTION=VALUE,...`, such as `pgd:num_steps=50,step_size=0.1` or
-    `pgd:norm=l2`. Names: fgsm rs_fgsm bim pgd mifgsm nifgsm difgsm tifgsm cw_linf smia."""
+    `pgd:norm=l2`. Names: fgsm rs_fgsm bim pgd mifgsm nifgsm difgsm tifgsm cw_linf smia. Default
+    num_steps: 20 for pgd, 30 for cw_linf, 1 for fgsm and rs_fgsm, else 10. Default step_size,
+    relative to eps: 2.5 / num_steps for pgd and cw_linf, 1 for fgsm, 1.25 for rs_fgsm, else
+    1 / num_steps."""
     epsilons: tuple[float, ...] = tuple(i / 510 for i in range(1, 17))
-    """Budgets in [0, 1] pixel units, strictly increasing."""
+    """Budgets in [0, 1] pixel units, strictly increasing; all attacks share them. Those of l2 are
+    Euclidean lengths over the whole image (0.5 to 5 matter): evaluate l2 on its own."""
     restarts: int = 1
+    """Times that each attack starts anew; an image is broken when any start breaks it."""
     num_examples: int | None = None
     """So many images, drawn with the seed; None: all."""
     split: str = "test"
+    """`train`, `val` or `test`; results on anything but `test` are too good."""
     batch_size: int = 128
     """Rows (example x budget) attacked at once."""
     seed: int = 0
+    """Seed of random starts, of `num_examples` and of the intervals."""
     bootstrap: int = 1000
     """Resamples of the 95 % intervals."""
     panels: int = 6

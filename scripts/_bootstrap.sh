@@ -16,12 +16,24 @@ find_python() {
     return 1
 }
 
+# an interrupt while it is made leaves an environment without pip
+usable() {
+    [ -x "$venv/bin/python" ] &&
+        "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null &&
+        "$venv/bin/python" -m pip --version >/dev/null 2>&1
+}
+
 bootstrap() {
     extra=$1
-    if [ ! -x "$venv/bin/python" ]; then
+    if ! usable; then
+        if [ -n "${ADVJAX_VENV:-}" ] && [ -e "$venv" ]; then
+            # a folder that somebody named is not ours to empty
+            echo "advjax: $venv has no Python 3.11 or newer with pip; remove it or unset ADVJAX_VENV" >&2
+            exit 1
+        fi
         python=$(find_python) || exit 1
         echo "advjax: making $venv with $("$python" --version)"
-        "$python" -m venv "$venv"
+        "$python" -m venv --clear "$venv"
     fi
     version=$("$venv/bin/python" -c 'import sys; print(f"{sys.version_info[0]}{sys.version_info[1]}")')
     pins=constraints/py$version.txt

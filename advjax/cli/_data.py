@@ -1,5 +1,8 @@
 """`advjax data list | check SOURCE`."""
 
+import re
+import warnings
+
 from advjax import data as sources
 from advjax.cli._main import UsageError
 from advjax.cli._parse import parse
@@ -38,5 +41,22 @@ def _check(argv: list[str]) -> None:
     config = parse(
         DataConfig, words, command="data check", description="Load a source and describe it."
     )
-    print(sources.describe(sources.load(config)))
-    print("sound: shapes, pixel range and labels are as they should be")
+    if not any(word.split("=")[0] == "--source" for word in words):
+        print(f"no source is named; checking the default, {config.source}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what is doubtful stands in the notes too
+        try:
+            found = sources.load(config)
+        except ValueError as error:
+            raise ValueError(_as_flags(str(error))) from None
+    print(sources.describe(found))
+    # every phantom has a note, which says that it is one
+    if found.notes and not config.source.startswith("phantom:"):
+        print("readable: shapes, pixel range and labels; but see the notes above")
+    else:
+        print("sound: shapes, pixel range and labels are as they should be")
+
+
+def _as_flags(text: str) -> str:
+    """Name fields as they are named on this command's line, where they are not below `data.`."""
+    return re.sub(r"\bdata\.(\w+)", lambda found: f"--{found[1].replace('_', '-')}", text)

@@ -10,13 +10,14 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from advjax import attacks, engine, store
+from advjax import engine, store
 from advjax import report as reports
 from advjax.cli import _runtime
+from advjax.cli._checks import check_evaluation
 from advjax.cli._parse import parse
 from advjax.cli._rows import attacked_rows, clean_rows, write_panel
 from advjax.cli._subjects import Job, Subject, load_subjects, plan
-from advjax.config import AttackConfig, EvaluateConfig
+from advjax.config import EvaluateConfig
 from advjax.data import Split
 from advjax.store import Store, fingerprint
 from advjax.types import PyTree
@@ -31,7 +32,7 @@ computed again, so that a killed evaluation goes on with the same command."""
 def evaluate(argv: list[str]) -> None:
     """Run `advjax evaluate`."""
     config = parse(EvaluateConfig, argv, command="evaluate", description=DESCRIPTION)
-    _check(config)
+    check_evaluation(config)
     _runtime.prepare()
     subjects = load_subjects(config)
     jobs = plan(config, subjects)
@@ -49,11 +50,15 @@ def evaluate(argv: list[str]) -> None:
         config=config,
         inputs={**weights, **images},
         extra={
-            "class_names": list(subjects[0].dataset.class_names),
-            "task": subjects[0].dataset.task,
+            "data": {
+                s.dataset.name: {
+                    "class_names": list(s.dataset.class_names), "task": s.dataset.task,
+                }
+                for s in subjects
+            },
             "norms": {job.attack: job.config.norm for job in jobs},
         },
-    )
+    )  # fmt: skip
     text = json.dumps({"config": dataclasses.asdict(config)}, indent=2) + "\n"
     store.write_atomic(Path(config.out) / "config.json", text.encode())
     done = run(config, jobs, rows)
@@ -90,7 +95,8 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
             if subject.name not in clean:
                 clean[subject.name] = _clean_of(rows, subject)
             wrong, probabilities = clean[subject.name]
-            bar.set_postfix_str(f"{subject.name} {job.attack} {eps * 255:.3g}/255", refresh=False)
+            budget = f"{eps * 255:.3g}/255" if job.config.norm == "linf" else f"{eps:.3g}"
+            bar.set_postfix_str(f"{subject.name} {job.attack} {budget}", refresh=False)
             started = time.monotonic()
             result = engine.reference(
                 job.make_attack, subject.variables, subject.split.images, subject.split.targets,
@@ -143,24 +149,6 @@ def _add_cost(rows: Store, job: Job, num_rows: int, seconds: float) -> None:
     }
     cost[job.subject.name][job.attack] = {k: mine.get(k, 0) + v for k, v in more.items()}
     rows.write_manifest(extra={"cost": cost})
-
-
-def _check(config: EvaluateConfig) -> None:
-    if not config.runs:
-        raise ValueError("runs: name at least one folder that `advjax train` wrote: --runs FOLDER")
-    budgets = np.asarray(config.epsilons, float)
-    if budgets.size == 0 or (np.diff(budgets) <= 0).any() or budgets[0] <= 0:
-        raise ValueError(
-            "epsilons: must be positive and strictly increasing, in [0, 1] pixel units"
-        )
-    for name in ("restarts", "batch_size", "bootstrap"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name}: must be at least 1, got {getattr(config, name)}")
-    for text in config.attacks:
-        name = AttackConfig.parse(text).name
-        if name not in attacks.ATTACKS:
-            known = ", ".join(sorted(attacks.ATTACKS))
-            raise ValueError(f"attacks: {name!r} is unknown; known: {known}")
 
 
 def _leaves(variables: PyTree) -> list[np.ndarray]:

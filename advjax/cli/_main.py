@@ -1,9 +1,13 @@
 """Which command, and what a failure looks like."""
 
+import contextlib
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from advjax._version import __version__
 
@@ -29,6 +33,9 @@ example:
 """
 
 
+_INTERRUPTED = "interrupted; the same command goes on where it stopped"
+
+
 class UsageError(ValueError):
     """The words of the command line are off; exit code 2."""
 
@@ -42,7 +49,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       0 done, 1 failed, 2 wrong usage.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        _silence()
+        return 0
+    return code
+
+
+def _silence() -> None:
+    """Send what is still to be printed nowhere, or Python complains of the pipe at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP)
         return 0 if arguments else 2
@@ -50,17 +72,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     try:
-        return _command(arguments[0])(arguments[1:]) or 0
+        with _interruptible_imports():
+            command = _command(arguments[0])
+        return command(arguments[1:]) or 0
     except UsageError as error:
         return _say(f"{error}", 2)
     except KeyboardInterrupt:
-        return _say("interrupted; the same command goes on where it stopped", 1)
+        return _say(_INTERRUPTED, 1)
     except SystemExit as stop:  # the parser has said why
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except BrokenPipeError:
+        raise  # an OSError, but no failure
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("ADVJAX_DEBUG"):
             raise
         return _say(_explain(error), 1)
+
+
+@contextlib.contextmanager
+def _interruptible_imports() -> Iterator[None]:
+    """End at once on Ctrl-C: extensions that are being loaded turn it into errors of their own."""
+    before = signal.getsignal(signal.SIGINT)
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or before is not signal.default_int_handler:
+        yield  # somebody else decides what an interrupt is
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        del number, frame
+        os.write(2, f"advjax: {_INTERRUPTED}\n".encode())
+        os._exit(1)  # nothing is open yet
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _command(name: str) -> Callable[[list[str]], int | None]:
@@ -85,6 +132,11 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and "space" not in text.lower():
         return f"{text}: no space left; free some and run the same command again"
     return text
+
+
+def warn(text: str) -> None:
+    """Say on one line of stderr what the user should doubt."""
+    print(f"advjax: warning: {text}", file=sys.stderr)
 
 
 def _say(text: str, code: int) -> int:

@@ -1,18 +1,24 @@
 """From words to a typed config: a file first, then the fields given on the line."""
 
+import dataclasses
 import json
+import os
 import re
 import runpy
+import traceback
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
+from advjax import config
 from advjax.cli._main import UsageError
 from advjax.training import config_from_dict
 
 Config = TypeVar("Config")
+_UNKNOWN = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 _FRACTION = re.compile(r"^(--?[\w.-]+=)?(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)$")
 
 
@@ -53,25 +59,67 @@ def read_config(path: str, cls: type[Config]) -> Config:
     Raises:
       FileNotFoundError: the file does not exist.
       UsageError: it is neither Python nor JSON.
-      ValueError: it holds no config of this class, or unknown fields.
+      ValueError: it holds no config of this class, unknown fields or values of another type, or
+        it cannot be run; with the line of the file where that is known.
     """
     file = Path(path)
     if file.suffix not in (".py", ".json"):
         raise UsageError(f"{path!r} is no config: give a .py or .json file, or --field value")
     if not file.is_file():
         raise FileNotFoundError(f"{path}: there is no such config file")
-    if file.suffix == ".json":
-        try:
-            values = json.loads(file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path}: no valid JSON ({error})") from None
-        return config_from_dict(values.get("config", values), cls)
-    found: Any = runpy.run_path(str(file)).get("config")
+    found = _json(file, cls) if file.suffix == ".json" else _run(file, cls)
+    try:
+        return config_from_dict(found, cls)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _json(file: Path, cls: type) -> dict[str, Any]:
+    """Return the fields that a JSON file holds."""
+    try:
+        values = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: no valid JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{file}: expected the fields of a {cls.__name__}, found no object")
+    return values.get("config", values)
+
+
+def _run(file: Path, cls: type) -> dict[str, Any]:
+    """Run a Python file and return the fields of its `config`."""
+    try:
+        found: Any = runpy.run_path(str(file)).get("config")
+    except Exception as error:  # whatever a person's own file may raise
+        if os.environ.get("ADVJAX_DEBUG"):
+            raise
+        raise ValueError(_mistake(file, error)) from None
     if not isinstance(found, cls):
         raise ValueError(
-            f"{path}: expected `config = {cls.__name__}(...)`, found {type(found).__name__}"
+            f"{file}: expected `config = {cls.__name__}(...)`, found {type(found).__name__}"
         )
-    return found
+    return dataclasses.asdict(typing.cast(Any, found))
+
+
+def _mistake(file: Path, error: Exception) -> str:
+    """Say in one line what is wrong with a Python config: where, what, and what was meant."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == str(file)
+    ]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    where = f"{file}, line {line}" if line else f"{file}"
+    unknown = _UNKNOWN.search(str(error))
+    cls = getattr(config, unknown[1], None) if unknown else None
+    if unknown and cls is not None:
+        known = ", ".join(field.name for field in dataclasses.fields(cls))
+        return f"{where}: {unknown[1]} has no field {unknown[2]!r}; known: {known}"
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"{where}: it imports {error.name!r}, which is not installed here; install it, or take "
+            "the import out"
+        )
+    return f"{where}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _decimal(word: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from advjax import attacks, criteria, data, losses, threat, training
+from advjax.cli._main import warn
 from advjax.config import AttackConfig, DataConfig, EvaluateConfig
 from advjax.data import Dataset, Split
 from advjax.engine import MakeAttack
@@ -39,9 +40,11 @@ def load_subjects(config: EvaluateConfig) -> list[Subject]:
 
     Raises:
       FileNotFoundError: a run has no checkpoint, or its data is gone.
-      ValueError: no runs, two runs of one name, or a split that the data does not have.
+      ValueError: a split that the data does not have, data of another shape or other classes than
+        a run was trained on, or runs that cannot be compared.
     """
     sources: dict[DataConfig, Dataset] = {}
+    hashes: dict[DataConfig, str] = {}
     applies: dict[Any, Any] = {}
     subjects = []
     names = [Path(run).name for run in config.runs]
@@ -49,7 +52,9 @@ def load_subjects(config: EvaluateConfig) -> list[Subject]:
         model, variables, trained, info = training.restore_model(folder, config.checkpoint)
         if trained.data not in sources:
             sources[trained.data] = data.load(trained.data)
+            hashes[trained.data] = data.fingerprint(sources[trained.data])
         dataset = sources[trained.data]
+        _check_data(folder, info, dataset, hashes[trained.data])
         if config.split not in dataset.splits:
             known = ", ".join(dataset.splits)
             raise ValueError(f"split {config.split!r} is not in {dataset.name}; it has {known}")
@@ -64,7 +69,44 @@ def load_subjects(config: EvaluateConfig) -> list[Subject]:
         subjects.append(Subject(label, architecture, apply, variables, dataset, split))
     if len({s.dataset.task for s in subjects}) > 1:
         raise ValueError("runs: single-label and multi-label models need an evaluation each")
+    _check_names(config, subjects)
     return subjects
+
+
+def _check_data(folder: str, info: dict[str, Any], dataset: Dataset, found: str) -> None:
+    """Compare what a run was trained on with what its source holds now."""
+    told = (
+        ("image_shape", "images of shape", tuple(dataset.image_shape)),
+        ("task", "the task", dataset.task),
+        ("num_classes", "the number of classes", dataset.num_classes),
+    )
+    for name, words, now in told:
+        then = tuple(info[name]) if name == "image_shape" else info[name]
+        if then != now:
+            raise ValueError(
+                f"{folder}: was trained with {words} {then}, but {dataset.name} now has {now}; "
+                "restore the data, or train again in a new folder"
+            )
+    if info.get("fingerprint") not in (None, found):
+        warn(
+            f"{folder}: {dataset.name} is not what the model was trained on (the hash of images "
+            "and labels differs): test images may be among its training images"
+        )
+
+
+def _check_names(config: EvaluateConfig, subjects: list[Subject]) -> None:
+    """Refuse two sets of images under one name: rows know their data by the name only."""
+    seen: dict[str, tuple[str, Split]] = {}
+    for run, subject in zip(config.runs, subjects, strict=True):
+        first, split = seen.setdefault(subject.dataset.name, (run, subject.split))
+        same = np.array_equal(split.ids, subject.split.ids) and np.array_equal(
+            split.images, subject.split.images
+        )
+        if not same:
+            raise ValueError(
+                f"runs: {first} and {run} name the same source, {subject.dataset.name}, with other "
+                "settings (size, number or seed of the images); give them an evaluation each"
+            )
 
 
 def plan(config: EvaluateConfig, subjects: list[Subject]) -> list[Job]:

@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import textwrap
 import zipfile
 import zlib
 from pathlib import Path
@@ -64,6 +65,13 @@ def load_npz(path: Path, config: DataConfig) -> Dataset:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        start = file.read(6)
+    if not start.startswith((b"PK", b"\x93NUMPY")):
+        raise ValueError(
+            f"{path.name}: not a readable .npz file (it begins with {start!r}); write it with "
+            "np.savez_compressed, or copy or download it again"
+        )
     try:
         archive = np.load(path, allow_pickle=False)
     except _BROKEN as error:
@@ -90,7 +98,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    text = textwrap.shorten(str(error), 120, placeholder=" ...")
+    return text or type(error).__name__
 
 
 def _require(path: Path, arrays: dict[str, np.ndarray], key: str) -> None:

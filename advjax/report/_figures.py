@@ -40,7 +40,9 @@ def draw(statistics: list[Statistics]) -> bytes:
     ).ravel()
     for (found, norm, which), names, part in zip(blocks, plots, parts, strict=True):
         data = f" ({_plain(found.group.data)})" if len(statistics) > 1 else ""
-        part.suptitle(f"{TITLES[which]}{data}", fontweight="bold", fontsize=12)
+        title = f"Decisions (one per image and finding). {TITLES[which]}"
+        title = title if found.multi else TITLES[which]
+        part.suptitle(f"{title}{data}", fontweight="bold", fontsize=12)
         grid = part.subplots(math.ceil(len(names) / columns), columns, squeeze=False)
         for axes in grid.flat[len(names) :]:
             axes.set_visible(False)
@@ -57,12 +59,12 @@ def draw(statistics: list[Statistics]) -> bytes:
 
 def _attacks(statistics: Statistics, norm: str) -> list[str]:
     """Return names of attacks, all together first."""
-    return list(dict.fromkeys(s.attack for s in statistics.series if s.norm == norm))
+    return list(dict.fromkeys(s.attack for s in statistics.leading if s.norm == norm))
 
 
 def _plot(axes: Axes, statistics: Statistics, norm: str, attack: str, which: str) -> None:
     """Draw one attack: a line with a band per model."""
-    for series in statistics.series:
+    for series in statistics.leading:
         if series.attack == attack and series.norm == norm:
             _line(axes, series, which, _order(statistics, series.model))
     places = ticks(float(statistics.budgets[norm][-1]), norm)

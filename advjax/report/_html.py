@@ -1,5 +1,7 @@
-"""The page: one file that asks the network for nothing and needs no script."""
+"""The page: one file that asks the network for nothing; a script only unfolds it for print."""
 
+import base64
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ from markupsafe import Markup
 from advjax.metrics import Interval
 from advjax.report import (
     _charts,
+    _doubts,
     _figures,
     _format,
     _images,
@@ -21,7 +24,7 @@ from advjax.report import (
     _verdict,
 )
 from advjax.report._results import Results
-from advjax.report._statistics import Statistics
+from advjax.report._statistics import Series, Statistics
 from advjax.store import write_atomic
 
 
@@ -56,8 +59,10 @@ class Section(NamedTuple):
     glance: _tables.Table | None
     cards: list[Card]
     legend: list[tuple[str, Markup]]
+    multi: bool
     robust: list[Plot]
     alone: list[Plot]
+    strict: list[Plot]
     accuracies: list[_tables.Table]
     every_budget: list[dict[str, Any]]
     outputs: list[_tables.Table]
@@ -115,13 +120,28 @@ def render(results: Results, statistics: list[Statistics]) -> str:
         cost=_tables.cost_table(results, models),
         sheets=_by_attack(_images.sheets(results)),
         notes=results.notes,
-        warnings=_tables.warnings_of(results, models),
+        warnings=[
+            *(line for found in statistics for line in _doubts.baseline(found)),
+            *_doubts.warnings_of(results, models),
+        ],
         manifest=manifest,
         config=json.dumps(results.manifest.get("config"), indent=2, ensure_ascii=False),
         num_parts=len(results.manifest.get("parts", [])),
         styles=list(zip(_figures.COLOURS, _DARK, _DASHES, strict=True)),
         bootstrap=int(results.setting("bootstrap", 1000)),
+        script=Markup(_SCRIPT),
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()}",
     )
+
+
+# paper cannot be unfolded: what is closed is opened for print, and closed again. The page reads
+# as well without it; its hash is in the page's policy, so that no other script may run.
+_SCRIPT = (
+    "addEventListener('beforeprint',()=>{for(const d of document.querySelectorAll("
+    "'details:not([open])')){d.open=true;d.dataset.closed=''}});"
+    "addEventListener('afterprint',()=>{for(const d of document.querySelectorAll("
+    "'details[data-closed]')){d.open=false;delete d.dataset.closed}})"
+)
 
 
 # the palette of curves.png, lightened for a dark page
@@ -151,6 +171,9 @@ def _section(
         for which in _statistics.OUTPUTS
         if (table := _tables.output_table(found, results, norm, which)) is not None
     ]
+    figures = ["robust", "alone"]
+    if found.multi:
+        figures = ["decisions-robust", "decisions-alone", *figures]
     verdict = next(v for v in _verdict.verdicts(found) if v.norm == norm)
     return Section(
         title=", ".join(names),
@@ -158,12 +181,13 @@ def _section(
         glance=_tables.glance_table(found, norm),
         cards=_cards(found, norm),
         legend=_legend(found, norm),
+        multi=found.multi,
         robust=_plots(found, norm, "robust"),
         alone=_plots(found, norm, "alone"),
-        accuracies=[_tables.accuracy_table(found, norm, which) for which in ("robust", "alone")],
+        strict=_plots(found, norm, "robust", found.series) if found.multi else [],
+        accuracies=[_tables.accuracy_table(found, norm, which) for which in figures],
         every_budget=[
-            _transposed(_tables.accuracy_table(found, norm, which, every))
-            for which in ("robust", "alone")
+            _transposed(_tables.accuracy_table(found, norm, which, every)) for which in figures
         ],
         outputs=outputs,
         per_class=_tables.class_table(found, norm),
@@ -173,10 +197,13 @@ def _section(
     )
 
 
-def _plots(found: Statistics, norm: str, which: str) -> list[Plot]:
-    """Draw one chart per attack, a line per model."""
+def _plots(
+    found: Statistics, norm: str, which: str, curves: Sequence[Series] | None = None
+) -> list[Plot]:
+    """Draw one chart per attack, a line per model; without `curves` the leading ones."""
+    curves = found.leading if curves is None else curves
     plots = []
-    for attack in dict.fromkeys(s.attack for s in found.series if s.norm == norm):
+    for attack in dict.fromkeys(s.attack for s in curves if s.norm == norm):
         lines = [
             _charts.Line(
                 series.model,
@@ -184,7 +211,7 @@ def _plots(found: Statistics, norm: str, which: str) -> list[Plot]:
                 series.eps,
                 series.robust if which == "robust" else series.alone,
             )
-            for series in found.series
+            for series in curves
             if series.norm == norm and series.attack == attack
         ]
         title = f"{'Robust accuracy' if which == 'robust' else 'Accuracy under attack'}, {attack}"
@@ -205,23 +232,21 @@ def _style(found: Statistics, model: str) -> int:
 
 def _cards(found: Statistics, norm: str) -> list[Card]:
     """Make the summary of each model."""
-    shown = found.chosen[norm]
+    multi, middle = found.multi, _verdict.middle(found, norm)
+    where = _format.budget(middle, norm)
     cards = []
     for model in found.group.models:
         series = next(
-            (s for s in found.series if s.combined and (s.model, s.norm) == (model.name, norm)),
+            (s for s in found.leading if s.combined and (s.model, s.norm) == (model.name, norm)),
             None,
         )
         if series is None:
             continue
-        middle = float(shown[1:][-2:][0])
         half = _verdict.half_life(series)
+        of = " of decisions" if multi else ""
         facts = [
-            _fact(_verdict.at(series, 0.0), "accuracy on clean images"),
-            _fact(
-                _verdict.at(series, middle),
-                f"robust accuracy at {_format.budget(middle, norm)}, {series.attack}",
-            ),
+            _fact(_verdict.at(series, 0.0), f"accuracy{of} on clean images"),
+            _fact(_verdict.at(series, middle), f"robust accuracy{of} at {where}, {series.attack}"),
             Fact(
                 _format.budget(half, norm) if half else "none",
                 "",
@@ -229,6 +254,9 @@ def _cards(found: Statistics, norm: str) -> list[Card]:
             ),
             *_auroc(found, model.name),
         ]
+        low = _verdict.worst_auroc(found, norm, model.name) if multi else None
+        if low is not None:
+            facts.append(_area(low[0], f"mean AUROC at {where}, {low[1]}"))
         cards.append(Card(model.name, _style(found, model.name), facts))
     return cards
 
@@ -237,10 +265,15 @@ def _auroc(found: Statistics, model: str) -> list[Fact]:
     """Make a number of a card from the AUROC on clean images, where it exists."""
     for output in found.outputs:
         if (output.model, output.attack) == (model, _results.CLEAN) and "auroc" in output.values:
-            value, low, high = (float(part[0]) for part in output.values["auroc"])
-            text = _format.number(value)
-            return [Fact(text, _format.number_range(low, high), "AUROC on clean images")]
+            name = "mean AUROC on clean images" if found.multi else "AUROC on clean images"
+            return [_area(Interval(*(part[0] for part in output.values["auroc"])), name)]
     return []
+
+
+def _area(interval: Interval, name: str) -> Fact:
+    """Make a number of a card from an AUROC."""
+    value, low, high = (float(part) for part in interval)
+    return Fact(_format.number(value), _format.number_range(low, high), name)
 
 
 def _fact(interval: Interval, name: str) -> Fact:

@@ -139,7 +139,9 @@ def _group(
     """Read one data set, restricted to the examples that every model has."""
     raw = {name: _read(store, data, name) for name in names}
     ids = _common_ids(data, raw, notes)
-    target = _target(raw[names[0]], ids, str(extra.get("task", "")))
+    # manifests of before tell one task and one list of names for all data sets
+    about = (extra.get("data") or {}).get(data) or extra
+    target = _target(raw[names[0]], ids, str(about.get("task", "")))
     models = [_model(data, name, raw[name], ids, notes) for name in names]
     widths = {
         cell.probabilities.shape[2]
@@ -150,7 +152,7 @@ def _group(
     if len(widths) > 1:
         raise ValueError(f"{data}: rows hold outputs of {sorted(widths)} classes; evaluate again")
     count = widths.pop() if widths else int(target.max()) + 1
-    class_names = tuple(str(name) for name in extra.get("class_names") or ())
+    class_names = tuple(str(name) for name in about.get("class_names") or ())
     if len(class_names) != count:
         if class_names:
             notes.append(f"{len(class_names)} class names for {count} classes: numbers are shown.")

@@ -12,6 +12,7 @@ import numpy as np
 
 from advjax import metrics
 from advjax.metrics import Interval
+from advjax.report import _decisions
 from advjax.report._results import Array, Cell, Group, ModelRows, Results
 
 OUTPUTS = ("auroc", "sensitivity", "specificity", "confidence", "linf", "l2")
@@ -28,7 +29,7 @@ class Series(NamedTuple):
       eps: `[E]`, increasing, the first one 0 (clean).
       robust: `[E]`, robust accuracy.
       alone: `[E]`, accuracy under attack; NaN at a budget that not every attack was run at.
-      held: `[E, N]` bool, not broken at this or any smaller budget.
+      held: `[E, N]` bool, not broken at this or any smaller budget; of decisions `[E, N, K]`.
     """
 
     model: str
@@ -64,13 +65,14 @@ class Statistics(NamedTuple):
 
     Attributes:
       group: the rows they come from.
-      series: the curves; per model the combined one first.
+      series: the curves over images; per model the combined one first.
       outputs: metrics at the chosen budgets.
-      gaps: robust accuracy of the first model minus the second, all attacks of the norm together,
-        by (norm, first, second), over the budgets of `budgets[norm]`.
+      gaps: of `leading`, robust accuracy of the first model minus the second, all attacks of the
+        norm together, by (norm, first, second), over the budgets of `budgets[norm]`.
       budgets: by norm, all budgets of all attacks, the first one 0.
       chosen: by norm, the budgets that tables show, the first one 0.
       undefined: classes without AUROC, sensitivity or specificity, by name of the metric.
+      decisions: for several findings, the curves over decisions (image and known finding).
     """
 
     group: Group
@@ -80,10 +82,21 @@ class Statistics(NamedTuple):
     budgets: dict[str, Array]
     chosen: dict[str, Array]
     undefined: dict[str, tuple[str, ...]]
+    decisions: Sequence[Series] = ()
+
+    @property
+    def multi(self) -> bool:
+        """Whether an image may have several findings."""
+        return self.group.target.ndim == 2
+
+    @property
+    def leading(self) -> Sequence[Series]:
+        """The curves that a report leads with: over decisions where there are any, else images."""
+        return self.decisions or self.series
 
     def combined(self, model: str, norm: str) -> Series:
-        """Return the curve of a model under all attacks of a norm together."""
-        return next(s for s in self.series if s.combined and (s.model, s.norm) == (model, norm))
+        """Return the leading curve of a model under all attacks of a norm together."""
+        return next(s for s in self.leading if s.combined and (s.model, s.norm) == (model, norm))
 
 
 def compute(results: Results) -> list[Statistics]:
@@ -126,20 +139,22 @@ def _compute(group: Group, norms: dict[str, str], num: int, seed: int) -> Statis
     plan = _Plan(group.ids.size, num, seed)
     budgets = _budgets(group, norms)
     chosen = {norm: choose(eps) for norm, eps in budgets.items()}
-    curves = [
-        curve
-        for model in group.models
-        for norm, eps in budgets.items()
-        for curve in _curves(model, norm, eps, norms)
+    multi = group.target.ndim == 2
+    cases = [(model, norm, eps) for model in group.models for norm, eps in budgets.items()]
+    curves = [c for m, n, e in cases for c in _curves(m, n, e, norms, *_flags(m))]
+    decided = [
+        c
+        for m, n, e in cases
+        if multi
+        for c in _curves(m, n, e, norms, *_decisions.flags(group, m))
     ]
-    numbers = [(plan.add(_mean(c.held)), plan.add(_mean(c.stands))) for c in curves]
-    pairs = {
-        (norm, one.model, two.model): plan.add(_difference(one.held, two.held))
-        for norm in budgets
-        for one in curves
-        for two in curves
-        if one.combined and two.combined and one.norm == two.norm == norm and one is not two
-    }
+
+    def over_decisions(values: Array) -> Callable[[Array], Array]:
+        return _decisions.share(values, group.target)
+
+    numbers = _numbers(plan, curves, _mean)
+    numbers_decided = _numbers(plan, decided, over_decisions)
+    pairs = _pairs(plan, decided or curves, over_decisions if multi else _mean)
     outputs = [
         (model.name, attack, cell, index, _outputs(plan, group, cell, index))
         for model in group.models
@@ -149,12 +164,7 @@ def _compute(group: Group, norms: dict[str, str], num: int, seed: int) -> Statis
     found = plan.run()
     return Statistics(
         group=group,
-        series=[
-            Series(
-                c.model, c.attack, c.norm, c.combined, c.eps, found[robust], found[alone], c.held
-            )
-            for c, (robust, alone) in zip(curves, numbers, strict=True)
-        ],
+        series=_series(curves, numbers, found),
         outputs=[
             Output(
                 model,
@@ -169,6 +179,7 @@ def _compute(group: Group, norms: dict[str, str], num: int, seed: int) -> Statis
         budgets=budgets,
         chosen=chosen,
         undefined=_undefined(group),
+        decisions=_series(decided, numbers_decided, found),
     )
 
 
@@ -184,18 +195,62 @@ class _Curve(NamedTuple):
     stands: Array
 
 
-def _curves(model: ModelRows, norm: str, eps: Array, norms: dict[str, str]) -> list[_Curve]:
+def _numbers(
+    plan: _Plan, curves: list[_Curve], mean: Callable[[Array], Callable[[Array], Array]]
+) -> list[tuple[int, int]]:
+    """Register the two figures of every curve."""
+    return [(plan.add(mean(c.held)), plan.add(mean(c.stands))) for c in curves]
+
+
+def _pairs(
+    plan: _Plan, curves: list[_Curve], mean: Callable[[Array], Callable[[Array], Array]]
+) -> dict[tuple[str, str, str], int]:
+    """Register the differences of the combined curves of every two models."""
+    return {
+        (one.norm, one.model, two.model): plan.add(mean(one.held.astype(float) - two.held))
+        for one in curves
+        for two in curves
+        if one.combined and two.combined and one.norm == two.norm and one is not two
+    }
+
+
+def _series(
+    curves: list[_Curve], numbers: list[tuple[int, int]], found: list[Interval]
+) -> list[Series]:
+    """Join curves with their intervals."""
+    return [
+        Series(c.model, c.attack, c.norm, c.combined, c.eps, found[robust], found[alone], c.held)
+        for c, (robust, alone) in zip(curves, numbers, strict=True)
+    ]
+
+
+def _flags(model: ModelRows) -> tuple[Array, _decisions.Flags]:
+    """Return which images are right before any attack, and what gives a cell's flags."""
+
+    def of(cell: Cell) -> tuple[Array, Array]:
+        alone = metrics.broken_alone(cell.success, model.wrong)
+        return ~alone, ~metrics.broken_up_to(cell.success, model.wrong)
+
+    return ~model.wrong[None], of
+
+
+def _curves(
+    model: ModelRows,
+    norm: str,
+    eps: Array,
+    norms: dict[str, str],
+    right: Array,
+    flags: _decisions.Flags,
+) -> list[_Curve]:
     """Return the curves of one model and norm: all attacks together, then each."""
     cells = {name: cell for name, cell in model.attacks.items() if norms[name] == norm}
-    right = ~model.wrong[None]
     whole = []
     held_all, stands_all = (
         np.repeat(right, eps.size, 0),
         np.repeat(right, eps.size, 0).astype(float),
     )
     for name, cell in cells.items():
-        stands = ~metrics.broken_alone(cell.success, model.wrong)
-        held = ~metrics.broken_up_to(cell.success, model.wrong)
+        stands, held = flags(cell)
         own = np.concatenate([[0.0], cell.eps])
         whole.append(
             _Curve(
@@ -250,11 +305,6 @@ def _mean(values: Array, where: Array | None = None) -> Callable[[Array], Array]
         return mean if missing is None else np.where(missing, np.nan, mean)
 
     return statistic
-
-
-def _difference(one: Array, two: Array) -> Callable[[Array], Array]:
-    """Statistic: the difference of two shares on the same examples."""
-    return _mean(one.astype(float) - two)
 
 
 def _macro(flags: Array, where: Array) -> Callable[[Array], Array]:

@@ -17,7 +17,8 @@ def summary(folder: str | Path) -> list[dict[str, Any]]:
     Returns:
       One mapping per (data, model, attack, eps) with `robust_accuracy`,
       `accuracy_under_attack`, each as value, `_low` and `_high` (95 % interval), and `combined`:
-      whether the attack stands for all of its norm together. eps 0 is clean.
+      whether the attack stands for all of its norm together. eps 0 is clean. Both are shares of
+      images; one with several findings is right when every known finding is.
 
     Raises:
       FileNotFoundError: there are no rows.
@@ -63,9 +64,11 @@ def summary_table(folder: str | Path) -> str:
     blocks = []
     for found in statistics:
         for verdict in _verdict.verdicts(found):
-            table = _tables.accuracy_table(found, verdict.norm, "robust")
-            title = f"Robust accuracy on {found.group.data} ({found.group.ids.size} images)"
-            blocks.append(f"{verdict.headline}\n\n{title}\n{_text(table)}")
+            blocks.append(verdict.headline)
+            for which in ("decisions-robust", "robust") if found.multi else ("robust",):
+                table = _tables.accuracy_table(found, verdict.norm, which)
+                title = f"{table.title} on {found.group.data} ({found.group.ids.size} images)"
+                blocks.append(f"{title}\n{_text(table)}")
     return "\n\n".join(blocks).replace(_format.FIXED, " ")
 
 

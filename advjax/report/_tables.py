@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from advjax import metrics, status
+from advjax import metrics
 from advjax.metrics import Interval
 from advjax.report import _format
-from advjax.report._results import CLEAN, Cell, ModelRows, Results
+from advjax.report._results import CLEAN, ModelRows, Results
 from advjax.report._statistics import Output, Series, Statistics
 
 MOST_CLASSES = 30
@@ -73,31 +73,48 @@ def share_entry(interval: Interval, index: int, eps: float) -> Entry:
     )
 
 
+_ACCURACY = {
+    "robust": (
+        "Robust accuracy",
+        "Share of all images that the attack broke at neither this budget nor a smaller one.",
+    ),
+    "alone": (
+        "Accuracy under attack",
+        "Share of all images that the attack at this budget, taken alone, left right.",
+    ),
+    "decisions-robust": (
+        "Robust accuracy of decisions",
+        "Share of all decisions (image and known finding) that stayed right up to this budget.",
+    ),
+    "decisions-alone": (
+        "Accuracy of decisions under attack",
+        "Share of all decisions (image and known finding) that this budget alone left right.",
+    ),
+}
+
+
 def accuracy_table(
     statistics: Statistics, norm: str, which: str, budgets: np.ndarray | None = None
 ) -> Table:
-    """Robust accuracy (`which="robust"`) or accuracy under attack (`"alone"`)."""
+    """Robust accuracy or accuracy under attack, of images or decisions; `which` as `_ACCURACY`."""
     shown = statistics.chosen[norm] if budgets is None else budgets
     rows = []
-    for series in statistics.series:
+    decisions = which.startswith("decisions-")
+    for series in statistics.decisions if decisions else statistics.series:
         if series.norm == norm:
-            interval = series.robust if which == "robust" else series.alone
+            interval = series.robust if which.endswith("robust") else series.alone
             entries = [_at(series, interval, float(eps)) for eps in shown]
             rows.append(Row(series.model, series.attack, entries, series.combined))
-    titles = {"robust": "Robust accuracy", "alone": "Accuracy under attack"}
-    notes = {
-        "robust": "Share of all images that the attack broke at neither this budget nor a smaller "
-        "one.",
-        "alone": "Share of all images that the attack at this budget, taken alone, left right.",
-    }
-    return Table(
-        which, titles[which], notes[which], [_format.budget(e, norm) for e in shown], rows, True
-    )
+    title, note = _ACCURACY[which]
+    if statistics.multi and not decisions:
+        title = f"{title}, every finding right at once"
+        note += " An image is right only when every known finding is."
+    return Table(which, title, note, [_format.budget(e, norm) for e in shown], rows, True)
 
 
 def glance_table(statistics: Statistics, norm: str) -> Table | None:
     """Robust accuracy of all models side by side, and the lead of the best; None for one model."""
-    names = [s.model for s in statistics.series if s.combined and s.norm == norm]
+    names = [s.model for s in statistics.leading if s.combined and s.norm == norm]
     if len(names) < 2:
         return None
     pair = len(names) == 2
@@ -120,7 +137,8 @@ def glance_table(statistics: Statistics, norm: str) -> Table | None:
         "paired over the images."
     )
     columns = [*names, "difference" if pair else "lead"]
-    return Table("glance", "Robust accuracy side by side", note, columns, rows, False, "Budget")
+    what = "Robust accuracy of decisions" if statistics.multi else "Robust accuracy"
+    return Table("glance", f"{what} side by side", note, columns, rows, False, "Budget")
 
 
 _OUTPUT_TITLES = {
@@ -172,36 +190,48 @@ def output_table(statistics: Statistics, results: Results, norm: str, which: str
 
 
 def class_table(statistics: Statistics, norm: str) -> Table:
-    """Robust accuracy per class, all attacks of the norm together."""
-    group, shown = statistics.group, statistics.chosen[norm]
-    multi = group.target.ndim == 2
-    members = (
-        group.target.T > 0 if multi else group.target == np.arange(len(group.class_names))[:, None]
-    )
+    """Robust accuracy per class or finding, all attacks of the norm together."""
+    group, shown, multi = statistics.group, statistics.chosen[norm], statistics.multi
     names = list(group.class_names)
-    if multi:
-        members = np.concatenate([members, ~members.any(0, keepdims=True)])
-        names.append("no finding")
+    # which images take part, and how they are told apart
+    part = group.target.T >= 0 if multi else group.target == np.arange(len(names))[:, None]
+    counts = [
+        f"{(group.target[:, k] > 0).sum()} of {inside.sum()}" if multi else f"{inside.sum()}"
+        for k, inside in enumerate(part)
+    ]
     rows = []
     for model in group.models:
         if not model.attacks:
             continue
         series = statistics.combined(model.name, norm)
         index = np.searchsorted(series.eps, shown, side="right") - 1
+        held = series.held[index]
         found = [
-            Row(model.name, f"{name} ({part.sum()})", _class_entries(series, index, part, shown))
-            for name, part in zip(names, members, strict=True)
-        ]
+            Row(
+                model.name, f"{name} ({counts[k]})",
+                _class_entries(held[..., k] if multi else held, part[k], shown),
+            )
+            for k, name in enumerate(names)
+        ]  # fmt: skip
         rows += sorted(found, key=_weakest)[:MOST_CLASSES] if len(found) > MOST_CLASSES else found
-    about = "images that carry the finding" if multi else "images of the class"
-    note = f"Share of the {about} (their number in brackets) that no attack broke up to the budget."
+    note = (
+        "Share of the images whose decision on this finding stayed right under all attacks up to "
+        "the budget, whatever became of their other findings. In brackets: how many images carry "
+        "the finding, of how many where it is known."
+        if multi
+        else "Share of the images of the class (their number in brackets) that no attack broke up "
+        "to the budget."
+    )
+    word = "findings" if multi else "classes"
     if len(names) > MOST_CLASSES:
-        note += f" The {MOST_CLASSES} weakest of {len(names)} classes of each model are shown."
-    absent = [name for name, part in zip(names, members, strict=True) if not part.any()]
+        note += f" The {MOST_CLASSES} weakest of {len(names)} {word} of each model are shown."
+    absent = [name for name, inside in zip(names, part, strict=True) if not inside.any()]
     if absent:
         note += f" Without any image here: {', '.join(absent)}."
     columns = [_format.budget(eps, norm) for eps in shown]
-    return Table("class", "Robust accuracy per class", note, columns, rows, True, "Class")
+    kind = "finding" if multi else "class"
+    title = f"Robust accuracy per {kind}"
+    return Table("class", title, note, columns, rows, True, kind.capitalize())
 
 
 def cost_table(results: Results, models: Sequence[ModelRows]) -> Table:
@@ -230,55 +260,10 @@ def cost_table(results: Results, models: Sequence[ModelRows]) -> Table:
     ]  # fmt: skip
     note = (
         "A gradient row is one backward pass for one image. Passes count images too, "
-        "and every evaluation that an attack makes besides its gradients."
+        "and every evaluation that an attack makes besides its gradients. Seconds include "
+        "compiling the attack, once per run of the command; they are no benchmark."
     )
     return Table("cost", "Cost", note, columns, rows)
-
-
-def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
-    """Say what should make a reader doubt a number."""
-    cells = [
-        (f"{model.name} under {attack}", model, cell)
-        for model in models
-        for attack, cell in model.attacks.items()
-    ]
-    said = []
-    for code in (status.Status.ZERO_GRADIENT, status.Status.NON_FINITE):
-        shares = [(name, cell.status.get(int(code), 0) / cell.num_rows) for name, _, cell in cells]
-        seen = [f"{_format.percent(share)} for {name}" for name, share in shares if share]
-        if seen:
-            sentence = status.explain(code)
-            said.append(f"{sentence[0].upper()}{sentence[1:]}. Share of rows: {'; '.join(seen)}.")
-    missing = [
-        f"{int(count)} for {name}"
-        for name, _, cell in cells
-        if cell.probabilities.shape[2]
-        and (count := (~np.isfinite(cell.probabilities).all(-1) & cell.evaluated).sum())
-    ]
-    if missing:
-        said.append(
-            "Outputs that are not finite, or not stored, are left out of AUROC, sensitivity and "
-            f"specificity: {'; '.join(missing)}."
-        )
-    rising = [(name, _rise(cell, model)) for name, model, cell in cells]
-    weak = [f"{100 * rise:.1f} points for {name}" for name, rise in rising if rise > 0.05]
-    if weak:
-        said.append(
-            "Accuracy under attack rises at a larger budget: the attack is too weak there, and "
-            f"robust accuracy is the figure to trust. Rise: {'; '.join(weak)}."
-        )
-    if results.manifest.get("earlier"):
-        said.append(
-            "The rows were computed in several sessions with different software; "
-            "manifest.json lists them."
-        )
-    return said
-
-
-def _rise(cell: Cell, model: ModelRows) -> float:
-    """Return how far accuracy under attack climbs above what a smaller budget had left."""
-    alone = metrics.accuracy_under_attack(cell.success, model.wrong)
-    return float(np.max(alone - np.minimum.accumulate(alone)))
 
 
 def _at(series: Series, interval: Interval, eps: float) -> Entry:
@@ -318,13 +303,11 @@ def _output_notes(statistics: Statistics, which: str) -> list[str]:
     return notes
 
 
-def _class_entries(
-    series: Series, index: np.ndarray, part: np.ndarray, shown: np.ndarray
-) -> list[Entry]:
+def _class_entries(held: np.ndarray, part: np.ndarray, shown: np.ndarray) -> list[Entry]:
     """Return the cells of one class."""
     if not part.any():
         return [Entry(_format.MISSING, eps=float(eps)) for eps in shown]
-    interval = metrics.proportion_interval(series.held[index][:, part])
+    interval = metrics.proportion_interval(held[:, part])
     return [share_entry(interval, i, float(eps)) for i, eps in enumerate(shown)]
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from advjax.metrics import Interval
-from advjax.report._format import budget, percent, points, points_range, share
+from advjax.report._format import budget, number, percent, points, points_range, share
 from advjax.report._statistics import Series, Statistics
 
 
@@ -43,15 +43,59 @@ class Verdict(NamedTuple):
 def verdicts(statistics: Statistics) -> list[Verdict]:
     """Give one verdict per norm; none where nothing was attacked."""
     several = len(statistics.group.models) > 1
-    return [
+    found = [
         _compare(statistics, norm) if several else _single(statistics, norm)
         for norm in statistics.chosen
     ]
+    if not statistics.multi:
+        return found
+    first = "A decision is one finding on one image; all known ones count."
+    return [v._replace(points=[first, *v.points, *_findings(statistics, v.norm)]) for v in found]
+
+
+def middle(statistics: Statistics, norm: str) -> float:
+    """Return the budget that stands for all: the last but one of those that tables show."""
+    return float(statistics.chosen[norm][1:][-2:][0])
+
+
+def worst_auroc(statistics: Statistics, norm: str, model: str) -> tuple[Interval, str] | None:
+    """Return the lowest AUROC of a model at the middle budget and its attack, where it exists."""
+    eps = middle(statistics, norm)
+    attacks = {s.attack for s in statistics.series if (s.model, s.norm) == (model, norm)}
+    found = [
+        (_pick(output.values["auroc"], int(column)), output.attack)
+        for output in statistics.outputs
+        if output.model == model and output.attack in attacks and "auroc" in output.values
+        for column in np.flatnonzero(output.eps == eps)
+    ]
+    found = [entry for entry in found if not np.isnan(entry[0].value)]
+    return min(found, key=lambda entry: float(entry[0].value), default=None)
+
+
+def _findings(statistics: Statistics, norm: str) -> list[str]:
+    """Say what is left of the AUROC, and what the strict rule gives."""
+    said = []
+    where = _name(middle(statistics, norm), norm)
+    for series in statistics.series:
+        if not series.combined or series.norm != norm:
+            continue
+        low = worst_auroc(statistics, norm, series.model)
+        if low is not None:
+            said.append(
+                f"{series.model}: mean AUROC over the findings {number(float(low[0].value))} "
+                f"at {where} under {low[1]}, the attack that lowers it most."
+            )
+        clean, attacked = at(series, 0.0), at(series, middle(statistics, norm))
+        said.append(
+            f"{series.model}: every finding of an image right at once on {share(clean)} of the "
+            f"clean images, and on {share(attacked)} at {where}."
+        )
+    return said
 
 
 def contests(statistics: Statistics, norm: str) -> list[Contest]:
     """Compare all models at every chosen budget."""
-    curves = [s for s in statistics.series if s.combined and s.norm == norm]
+    curves = [s for s in statistics.leading if s.combined and s.norm == norm]
     found = []
     for eps in statistics.chosen[norm]:
         column = int(np.searchsorted(statistics.budgets[norm], eps))
@@ -74,7 +118,9 @@ def at(series: Series, eps: float) -> Interval:
 
 
 def half_life(series: Series) -> float:
-    """Return the largest budget at which at least half of the clean accuracy is left."""
+    """Return the largest budget at which at least half of the clean accuracy is left, else 0."""
+    if not series.robust.value[0] > 0:
+        return 0.0  # half of nothing is left everywhere
     kept = series.robust.value >= series.robust.value[0] / 2
     return float(series.eps[np.flatnonzero(kept)[-1]])
 
@@ -101,8 +147,9 @@ def _compare(statistics: Statistics, norm: str) -> Verdict:
     contrary = [c for c in attacked if any(name in leaders for name, _ in c.rest)]
     one = len(leaders) == 1
     shares = " and ".join(share(value) for _, value in widest.best)
+    things = "decisions" if statistics.multi else "images"
     numbers = (
-        f"{where} {'it still gets' if one else 'they still get'} {shares} of all images right, "
+        f"{where} {'it still gets' if one else 'they still get'} {shares} of all {things} right, "
         f"{widest.rest[0][0]} {share(widest.rest[0][1])}."
     )
     who = _listed(leaders)
@@ -121,16 +168,17 @@ def _compare(statistics: Statistics, norm: str) -> Verdict:
 
 def _single(statistics: Statistics, norm: str) -> Verdict:
     """Say what one model withstands."""
-    series = next(s for s in statistics.series if s.combined and s.norm == norm)
-    middle = statistics.chosen[norm][-2:][0] if len(statistics.chosen[norm]) > 2 else series.eps[-1]
+    series = next(s for s in statistics.leading if s.combined and s.norm == norm)
+    eps_shown = middle(statistics, norm)
+    clean = "decisions right on clean images" if statistics.multi else "clean images right"
     headline = (
-        f"{series.model} gets {share(at(series, 0.0))} of the clean images right, and "
-        f"{share(at(series, middle))} at {_name(middle, norm)}."
+        f"{series.model} gets {share(at(series, 0.0))} of the {clean}, and "
+        f"{share(at(series, eps_shown))} at {_name(eps_shown, norm)}."
     )
     others = [
         f"At {_name(eps, norm)}: {share(at(series, eps))}."
         for eps in statistics.chosen[norm]
-        if eps not in (0.0, middle)
+        if eps not in (0.0, eps_shown)
     ]
     return Verdict(headline, [*others, *_halves(statistics, norm)], norm)
 
@@ -156,13 +204,15 @@ def _listed(words: list[str]) -> str:
 
 def _halves(statistics: Statistics, norm: str) -> list[str]:
     """Say up to which budget each model keeps half of its clean accuracy."""
-    curves = [s for s in statistics.series if s.combined and s.norm == norm]
+    curves = [s for s in statistics.leading if s.combined and s.norm == norm]
     said = []
     for series in curves:
         eps = half_life(series)
         clean = percent(float(series.robust.value[0]))
         if series.robust.value[0] == 0:
-            said.append(f"{series.model} gets no clean image right.")
+            said.append(
+                f"{series.model} gets no {'decision' if statistics.multi else 'clean image'} right."
+            )
         elif eps == 0:
             smallest = _name(series.eps[1], norm)
             said.append(

@@ -1,12 +1,24 @@
 """What can be said of a training config before anything is loaded or compiled."""
 
+import dataclasses
+import math
+
 import numpy as np
 
 from advjax import attacks, models
 from advjax.config import TrainConfig
 from advjax.training import methods
+from advjax.training._config_io import config_from_dict, config_to_dict
 
 SELECT_BY = ("auto", "clean", "robust")
+
+
+def with_defaults(config: TrainConfig) -> TrainConfig:
+    """Return a config whose validation attack, left at its default, has the norm of training."""
+    if config.val_attack != TrainConfig().val_attack or config.norm not in ("linf", "l2"):
+        return config
+    attack = dataclasses.replace(config.val_attack, norm=config.norm)
+    return dataclasses.replace(config, val_attack=attack)
 
 
 def check_config(config: TrainConfig) -> None:
@@ -15,6 +27,7 @@ def check_config(config: TrainConfig) -> None:
     Raises:
       ValueError: naming the field and the remedy.
     """
+    config_from_dict(config_to_dict(config), type(config))  # the types of all fields
     for name in ("epochs", "batch_size", "checkpoint_every", "devices"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name}: expected at least 1, got {getattr(config, name)}")
@@ -45,15 +58,14 @@ def _check_validation(config: TrainConfig) -> None:
             f"val_attack.name: unknown {attack.name!r}; use one of "
             f"{', '.join(sorted(attacks.ATTACKS))}"
         )
-    if attack.norm not in ("linf", "l2"):
-        raise ValueError(f"val_attack.norm: unknown {attack.norm!r}; use 'linf' or 'l2'")
+    attack.check("val_attack")
     if config.val_eps is None and attack.norm != config.norm:
         raise ValueError(
             f"val_attack.norm is {attack.norm!r} but norm is {config.norm!r}, so that eps cannot "
             "serve both; make them equal or set val_eps"
         )
-    if config.val_eps is not None and config.val_eps < 0:
-        raise ValueError(f"val_eps: must not be negative, got {config.val_eps}")
+    if config.val_eps is not None and not 0 <= config.val_eps < math.inf:
+        raise ValueError(f"val_eps: must not be negative nor infinite, got {config.val_eps}")
     if config.val_examples is not None and config.val_examples < 0:
         raise ValueError(f"val_examples: must not be negative, got {config.val_examples}")
     if config.val_examples == 0 and selects_robust(config):

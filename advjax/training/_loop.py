@@ -16,7 +16,13 @@ from advjax.config import TrainConfig
 from advjax.data import Dataset, Split
 from advjax.models import Model
 from advjax.training import _run, _validate
-from advjax.training._checks import check_config, check_ranking, check_splits, score_name
+from advjax.training._checks import (
+    check_config,
+    check_ranking,
+    check_splits,
+    score_name,
+    with_defaults,
+)
 from advjax.training._optim import build_optimizer, learning_rate_at
 from advjax.training._progress import Progress, loading
 from advjax.training._state import TrainState, eval_variables, init_state
@@ -92,6 +98,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
       OSError: the disk is full; earlier checkpoints are intact.
       KeyboardInterrupt: interrupted; the same call goes on from the last checkpoint.
     """
+    config = with_defaults(config)
     check_config(config)
     header = _run.existing_header(config)
     if header is not None:

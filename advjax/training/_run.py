@@ -15,6 +15,8 @@ from advjax.training._config_io import config_from_dict, config_to_dict, differe
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
+# what marks the folder of an evaluation
+ROWS = "rows"
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
@@ -72,6 +74,10 @@ def existing_header(config: TrainConfig) -> dict[str, Any] | None:
     folder = Path(config.out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out: {folder} is a file; name a folder")
+    if (folder / ROWS).is_dir():
+        raise ValueError(
+            f"out: {folder} holds an evaluation ({ROWS}/); a training run needs a folder of its own"
+        )
     if not (folder / CONFIG).exists():
         if (folder / CHECKPOINTS).exists():
             raise ValueError(

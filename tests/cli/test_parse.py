@@ -1,9 +1,15 @@
 """Words, files and exit codes."""
 
+import ast
+import inspect
+import itertools
 import json
+import re
 
 import pytest
 
+from advjax import attacks
+from advjax import config as configs
 from advjax.cli import main
 from advjax.cli._main import UsageError
 from advjax.cli._parse import parse, read_config
@@ -71,6 +77,51 @@ def test_files_that_hold_no_config(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (
+            "config = TrainConfig(epoch=3)",
+            r"mine\.py, line 2: TrainConfig has no field 'epoch'; known: out, .*epochs",
+        ),
+        ("config = TrainConfig(data=DataConfig(src='x'))", "DataConfig has no field 'src'; known"),
+        ("import no_such_thing", r"line 2: it imports 'no_such_thing', which is not installed"),
+        ("config = TrainConfig(", r"mine\.py, line 2: SyntaxError"),
+        ("config = 1 / 0", r"mine\.py, line 2: ZeroDivisionError: division by zero"),
+        ("config = TrainConfig(eps='4/255')", r"mine\.py: config: eps must be a number, got '4/"),
+        ("config = TrainConfig(epochs=True)", "epochs must be a whole number, got True"),
+        ("config = TrainConfig(ema='no')", "ema must be a number or None, got 'no'"),
+        ("config = TrainConfig(balanced=1)", "balanced must be True or False, got 1"),
+        ("config = TrainConfig(data='phantom:ct')", "data must be a group of fields, got 'phan"),
+        ("config = TrainConfig(data=DataConfig(size=2.5))", r"data\.size must be a whole number"),
+    ],
+)
+def test_mistakes_in_a_python_config_are_one_line(tmp_path, capsys, text, match):
+    file = tmp_path / "mine.py"
+    file.write_text(f"from advjax.config import DataConfig, TrainConfig\n{text}\n")
+    assert main(["train", str(file)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(match, line), line
+    assert "advjax[run]" not in line
+
+
+def test_lists_and_whole_numbers_of_a_config_become_what_the_field_is(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import numpy as np\nfrom advjax.config import EvaluateConfig\n"
+        "config = EvaluateConfig(runs=['a'], epsilons=[np.float32(0.5), 1])\n"
+    )
+    found = read_config(str(file), EvaluateConfig)
+    assert found.runs == ("a",)
+    assert found.epsilons == (0.5, 1.0)
+    assert [type(eps) for eps in found.epsilons] == [float, float]
+    file.write_text(
+        "from advjax.config import EvaluateConfig\nconfig = EvaluateConfig(runs='runs/a')\n"
+    )
+    with pytest.raises(ValueError, match="runs must be a list, each entry text, got 'runs/a'"):
+        read_config(str(file), EvaluateConfig)
+
+
+@pytest.mark.parametrize(
     ("words", "code"),
     [
         ([], 2),
@@ -118,6 +169,27 @@ def test_help_names_every_field(capsys):
     text = capsys.readouterr().out
     for word in ("--eps", "--method", "--data.source", "--model.width", "--devices", "pixel units"):
         assert word in text
+
+
+def test_every_field_has_a_text():
+    for cls in ast.parse(inspect.getsource(configs)).body:
+        for field, after in itertools.pairwise([*getattr(cls, "body", []), None]):
+            if isinstance(field, ast.AnnAssign):
+                told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                assert told, f"{cls.name}.{field.target.id}"
+
+
+def test_defaults_of_attacks_are_what_help_says(capsys):
+    told = {"pgd": 20, "cw_linf": 30}
+    for name, make in attacks.ATTACKS.items():
+        steps = inspect.signature(make).parameters.get("num_steps")
+        assert (1 if steps is None else steps.default) == (
+            1 if name in ("fgsm", "rs_fgsm") else told.get(name, 10)
+        )
+    assert main(["evaluate", "--help"]) == 0
+    text = capsys.readouterr().out
+    for words in ("20 for pgd", "30 for cw_linf"):
+        assert words in " ".join(re.sub("[│|]", " ", text).split())
 
 
 def test_interrupt_is_said(monkeypatch, capsys):

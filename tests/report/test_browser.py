@@ -42,6 +42,25 @@ def test_no_request_no_error_no_sideways_scroll(browser, address, width):
     assert browser.evaluate(broken) == 0
 
 
+def test_print_shows_what_is_folded_and_folds_it_again(browser, address):
+    assert browser.open(address) == []
+    count = "document.querySelectorAll('details[open]').length"
+    before, total = browser.evaluate(count), "document.querySelectorAll('details').length"
+    assert 0 < before < browser.evaluate(total)
+    browser.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert browser.evaluate(count) == browser.evaluate(total)
+    browser.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert browser.evaluate(count) == before
+    # and without the script, by the style alone, where the browser knows the selector
+    if browser.evaluate("CSS.supports('selector(::details-content)')"):
+        folded = """getComputedStyle(document.querySelector('details:not([open])'),
+                                    '::details-content').contentVisibility"""
+        assert browser.evaluate(folded) == "hidden"
+        browser.call("Emulation.setEmulatedMedia", media="print")
+        assert browser.evaluate(folded) == "visible"
+        browser.call("Emulation.setEmulatedMedia", media="")
+
+
 def test_text_has_contrast_in_both_modes(browser, address):
     """WCAG AA: 4.5 to 1 for text, computed from what the browser paints."""
     script = """(() => {

@@ -12,7 +12,8 @@ from PIL import Image
 from sklearn.metrics import recall_score, roc_auc_score
 
 from advjax import metrics, report
-from advjax.report import _images, _statistics, _verdict
+from advjax.report import _decisions, _images, _statistics, _verdict
+from advjax.report._doubts import baseline
 from advjax.report._results import load
 from advjax.store import Store, write_panel
 from tests.report.fake import write_results
@@ -323,7 +324,71 @@ def test_multi_label(tmp_path):
     ]
     assert got == [pytest.approx(expected, abs=1e-6)]
     assert "Mean over the findings." in page.words
-    assert any(a.startswith("no finding (") for _, a, _ in cells(page, "class"))
+    for words in ("What “right” means", "Which findings break first", "at once on",
+                  "A decision is one finding on one image"):  # fmt: skip
+        assert words in page.words.replace("\u00a0", " ")
+    assert "of all decisions right" in report.summary_table(tmp_path).replace("\n", " ")
+
+
+def test_decisions_agree_with_the_rows(tmp_path):
+    names = ("effusion", "mass", "hernia")
+    page = small(tmp_path, task="multi", class_names=names, attacks=("pgd", "bim"))
+    frame = pd.read_parquet(tmp_path / "rows").sort_values("example_id")
+    budgets = (0.0, 2 / 255, 4 / 255)
+    for model in ("standard", "pgd-trained"):
+        right = {}
+        for attack in ("pgd", "bim"):
+            for eps in budgets:
+                name = attack if eps else "none"
+                rows = frame[(frame.model == model) & (frame.attack == name)
+                             & np.isclose(frame.eps, eps)]  # fmt: skip
+                said, truth = (np.stack(rows[c].to_list()) for c in ("probabilities", "target"))
+                right[attack, eps] = (said > 0.5) == (truth > 0)
+        up_to = np.logical_and.accumulate(
+            [right["pgd", eps] & right["bim", eps] for eps in budgets], axis=0
+        )
+        assert 0 < up_to[-1].mean() < up_to[0].mean()  # the attack did something, and not all
+        shown = [
+            c for m, a, c in cells(page, "decisions-robust") if (m, a) == (model, "all attacks")
+        ]
+        got = [float(c["data-value"]) for c in shown]
+        np.testing.assert_allclose(got, up_to.mean((1, 2)), atol=1e-8)
+        shown = [c for m, a, c in cells(page, "decisions-alone") if (m, a) == (model, "pgd")]
+        alone = [(right["pgd", 0.0] & right["pgd", eps]).mean() for eps in budgets]
+        np.testing.assert_allclose([float(c["data-value"]) for c in shown], alone, atol=1e-8)
+        for k, name in enumerate(names):
+            shown = [c for m, a, c in cells(page, "class") if m == model and a.startswith(name)]
+            got = [float(c["data-value"]) for c in shown]
+            np.testing.assert_allclose(got, up_to[:, :, k].mean(1), atol=1e-8)
+
+
+def test_unknown_findings_do_not_count():
+    target = np.array([[1, -1], [0, 1]])
+    held = np.array([[[True, False], [False, True]]])
+    share = _decisions.share(held, target)(np.array([[1.0, 1.0], [2.0, 1.0]]))
+    np.testing.assert_allclose(share, [[2 / 3], [3 / 4]])
+
+
+def test_a_tie_or_nan_is_no_right_decision():
+    said = np.array([[0.5, 0.5, np.nan, 0.6, 0.4]])
+    right = _decisions.right(said, np.array([[1, 0, 1, 1, 0]]))
+    assert right.tolist() == [[False, False, False, True, True]]
+
+
+@pytest.mark.parametrize("task", ["single", "multi"])
+def test_a_model_at_chance_is_doubted(tmp_path, task):
+    store = write_results(tmp_path, models=("good",), attacks=("pgd",), epsilons=(0.01,), task=task,
+                          num_examples=60, panels=0, bootstrap=20, clean_rows=True)  # fmt: skip
+    rows = store.read()
+    lazy = np.full_like(rows["probabilities"], 0.01)
+    if task == "single":
+        lazy[:, np.bincount(rows["target"][:, 0]).argmax()] = 0.94
+    wrong = rows["target"][:, 0] != lazy.argmax(1) if task == "single" else rows["target"].any(1)
+    changed = {"model": "lazy", "probabilities": lazy, "wrong_when_clean": wrong, "success": wrong}
+    store.write({**rows, **changed}, key="lazy")
+    doubts = [line for found in _statistics.compute(load(tmp_path)) for line in baseline(found)]
+    assert len(doubts) == 1
+    assert doubts[0].startswith("lazy on phantom:dermoscopy: gets ")
 
 
 def test_undefined_classes_are_named(tmp_path):
@@ -353,6 +418,17 @@ def test_two_data_sets_and_two_norms_are_kept_apart(tmp_path):
     combined = {(r["data"], r["norm"], r["attack"]) for r in report.summary(tmp_path)}
     assert combined == {(d, n, a) for d in ("one", "two")
                         for n, a in (("linf", "pgd"), ("l2", "pgd-l2"))}  # fmt: skip
+
+
+def test_each_data_set_has_its_own_class_names(tmp_path):
+    settings = {"attacks": ("pgd",), "epsilons": (0.01,), "num_examples": 20, "panels": 0}
+    store = write_results(tmp_path, data="one", class_names=("a", "b", "c"), **settings)
+    write_results(tmp_path, data="two", class_names=("x", "y"), store=store, **settings)
+    told = {name: {"task": "single", "class_names": list(words)}
+            for name, words in (("one", "abc"), ("two", "xy"))}  # fmt: skip
+    store.write_manifest(extra={"data": told})
+    groups = {group.data: group.class_names for group in load(tmp_path).groups}
+    assert groups == {"one": ("a", "b", "c"), "two": ("x", "y")}
 
 
 def test_restarts_are_merged_into_the_worst(tmp_path):
@@ -417,7 +493,8 @@ def test_hostile_names_are_escaped(tmp_path):
                   epsilons=(4 / 255,), class_names=(HOSTILE, "b"), data=HOSTILE, num_examples=20,
                   bootstrap=20)  # fmt: skip
     html = report.build(tmp_path).read_text()
-    assert "<script" not in html
+    assert html.lower().count("<script") == 1  # ours, which the policy names by its hash
+    assert Page(html).outside == []
     page = Page(html)
     assert page.outside == []
     assert page.open == []
@@ -463,6 +540,13 @@ def test_half_life(folder):
     kept = series.robust.value >= series.robust.value[0] / 2
     assert kept[series.eps <= eps].all()
     assert not kept[series.eps > eps].any()
+
+
+def test_nothing_right_leaves_half_of_it_nowhere(folder):
+    (found,) = _statistics.compute(load(folder))
+    series = found.combined("standard", "linf")
+    nothing = metrics.Interval(*(np.zeros_like(part) for part in series.robust))
+    assert _verdict.half_life(series._replace(robust=nothing)) == 0
 
 
 def test_pages_stay_of_bearable_size(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from advjax.config import (
     TrainConfig,
 )
 from advjax.training import _loop, _run
+from advjax.training._checks import check_config, with_defaults
 from tests.training.tiny import tiny_model
 
 CLASSES = 5
@@ -400,6 +402,11 @@ def test_the_test_split_is_never_looked_at(make, tiny, tmp_path, monkeypatch):
         ({"method": "nothing"}, "method: unknown 'nothing'"),
         ({"val_attack": AttackConfig(name="magic")}, r"val_attack\.name: unknown 'magic'"),
         ({"val_attack": AttackConfig(norm="l2")}, "so that eps cannot serve both"),
+        ({"norm": "l2", "val_attack": AttackConfig(name="fgsm")}, "eps cannot serve both"),
+        ({"val_attack": AttackConfig(num_steps=0)}, "val_attack: num_steps must be at least 1"),
+        ({"val_attack": AttackConfig(step_size=math.nan)}, "val_attack: step_size must be a pos"),
+        ({"eps": "4/255"}, "config: eps must be a number, got '4/255'"),
+        ({"epochs": 2.5}, "config: epochs must be a whole number, got 2.5"),
         ({"val_eps": -0.1}, "val_eps: must not be negative"),
         ({"val_examples": 0}, "0 switches robust validation off"),
         ({"optimizer": OptimizerConfig(name="x")}, r"optimizer\.name: unknown"),
@@ -409,6 +416,14 @@ def test_impossible_configs_leave_no_folder(make, tmp_path, fields, match):
     with pytest.raises(ValueError, match=match):
         _train(make("run", **fields))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_default_validation_attack_has_the_norm_of_training():
+    assert with_defaults(TrainConfig(norm="l2")).val_attack == AttackConfig("pgd", "l2", 10)
+    assert with_defaults(TrainConfig()) == TrainConfig()
+    own = TrainConfig(norm="l2", val_eps=8 / 255, val_attack=AttackConfig("fgsm"))
+    assert with_defaults(own) == own
+    check_config(with_defaults(TrainConfig(method="pgd", norm="l2", eps=0.5)))
 
 
 def test_balanced_sampling_needs_one_label(make, findings):
@@ -449,7 +464,7 @@ def test_configs_survive_json():
     [
         ({"epoch": 3}, "unknown field 'epoch'"),
         ({"optimizer": {"lr": 1}}, r"unknown field 'optimizer\.lr'"),
-        ({"optimizer": 3}, "optimizer.*must be an object"),
+        ({"optimizer": 3}, "optimizer must be a group of fields"),
     ],
 )
 def test_unknown_fields_are_refused(values, match):

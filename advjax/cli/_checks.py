@@ -1,0 +1,79 @@
+"""What can be said of an evaluation before a model is loaded or a file written."""
+
+import math
+from pathlib import Path
+
+from advjax import attacks
+from advjax.cli._main import warn
+from advjax.config import AttackConfig, EvaluateConfig
+
+# below this, an l2 ball is smaller than what any image shows: the budgets were meant for linf
+_SMALL_L2 = 0.1
+
+
+def check_evaluation(config: EvaluateConfig) -> None:
+    """Check folders, names and numbers; warn of budgets that mean little.
+
+    Raises:
+      ValueError: naming the field and the remedy.
+    """
+    _check_folders(config)
+    for name in ("restarts", "batch_size", "bootstrap", "num_examples"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: must be at least 1, got {value}")
+    for name in ("panels", "seed"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"{name}: must not be negative, got {getattr(config, name)}")
+    wanted = [_attack(text) for text in config.attacks]
+    if not wanted:
+        raise ValueError("attacks: name at least one, such as --attacks pgd")
+    _check_budgets(config.epsilons, wanted)
+
+
+def _check_folders(config: EvaluateConfig) -> None:
+    """Refuse a run named twice, and to write into the folder of a run."""
+    if not config.runs:
+        raise ValueError("runs: name at least one folder that `advjax train` wrote: --runs FOLDER")
+    places = [Path(run).resolve() for run in config.runs]
+    for index, (run, place) in enumerate(zip(config.runs, places, strict=True)):
+        if place in places[:index]:
+            raise ValueError(f"runs: {run} is named twice; name each run once")
+    out = Path(config.out)
+    holds_run = (out / "checkpoints").exists() or (out / "metrics.jsonl").exists()
+    if out.resolve() in places or holds_run:
+        raise ValueError(
+            f"out: {out} is the folder of a training run, which the evaluation would overwrite; "
+            f"choose another one, such as --out {out}-robustness"
+        )
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: {out} is a file; name a folder")
+
+
+def _attack(text: str) -> AttackConfig:
+    found = AttackConfig.parse(text)
+    if found.name not in attacks.ATTACKS:
+        known = ", ".join(sorted(attacks.ATTACKS))
+        raise ValueError(f"attacks: {found.name!r} is unknown; known: {known}")
+    found.check(f"attacks: {text}")
+    return found
+
+
+def _check_budgets(epsilons: tuple[float, ...], wanted: list[AttackConfig]) -> None:
+    steps = zip((0.0, *epsilons), epsilons, strict=False)
+    if not epsilons or not all(0 <= a < b < math.inf for a, b in steps):
+        raise ValueError(
+            "epsilons: must be positive and strictly increasing, in [0, 1] pixel units"
+        )
+    largest = epsilons[-1]
+    if largest > 1 and any(attack.norm == "linf" for attack in wanted):
+        raise ValueError(
+            f"epsilons: {largest:g} is more than the whole range of pixels; budgets are in [0, 1] "
+            "pixel units, for instance 8/255 = 0.0314"
+        )
+    small = [attack.label() for attack in wanted if attack.norm == "l2"]
+    if small and largest < _SMALL_L2:
+        warn(
+            f"{', '.join(small)}: the largest budget, {largest:.3g}, is very small for the l2 norm "
+            "of a whole image; evaluate l2 attacks on their own, such as --epsilons 0.25 0.5 1 2"
+        )

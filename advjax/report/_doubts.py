@@ -1,0 +1,88 @@
+"""What should make a reader doubt a number."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from advjax import metrics, status
+from advjax.report import _format
+from advjax.report._results import CLEAN, Cell, ModelRows, Results
+from advjax.report._statistics import Statistics
+
+
+def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
+    """Say what should make a reader doubt a number."""
+    cells = [
+        (f"{model.name} under {attack}", model, cell)
+        for model in models
+        for attack, cell in model.attacks.items()
+    ]
+    said = []
+    for code in (status.Status.ZERO_GRADIENT, status.Status.NON_FINITE):
+        shares = [(name, cell.status.get(int(code), 0) / cell.num_rows) for name, _, cell in cells]
+        seen = [f"{_format.percent(share)} for {name}" for name, share in shares if share]
+        if seen:
+            sentence = status.explain(code)
+            said.append(f"{sentence[0].upper()}{sentence[1:]}. Share of rows: {'; '.join(seen)}.")
+    missing = [
+        f"{int(count)} for {name}"
+        for name, _, cell in cells
+        if cell.probabilities.shape[2]
+        and (count := (~np.isfinite(cell.probabilities).all(-1) & cell.evaluated).sum())
+    ]
+    if missing:
+        said.append(
+            "Outputs that are not finite, or not stored, are left out of AUROC, sensitivity and "
+            f"specificity: {'; '.join(missing)}."
+        )
+    rising = [(name, _rise(cell, model)) for name, model, cell in cells]
+    weak = [f"{100 * rise:.1f} points for {name}" for name, rise in rising if rise > 0.05]
+    if weak:
+        said.append(
+            "Accuracy under attack rises at a larger budget: the attack is too weak there, and "
+            f"robust accuracy is the figure to trust. Rise: {'; '.join(weak)}."
+        )
+    if results.manifest.get("earlier"):
+        said.append(
+            "The rows were computed in several sessions with different software; "
+            "manifest.json lists them."
+        )
+    return said
+
+
+def _rise(cell: Cell, model: ModelRows) -> float:
+    """Return how far accuracy under attack climbs above what a smaller budget had left."""
+    alone = metrics.accuracy_under_attack(cell.success, model.wrong)
+    return float(np.max(alone - np.minimum.accumulate(alone)))
+
+
+def baseline(found: Statistics) -> list[str]:
+    """Name the models that are no better, before any attack, than an answer without looking."""
+    target = found.group.target
+    if found.multi:
+        known = np.maximum((target >= 0).sum(0), 1)
+        present = (target > 0).sum(0)
+        lazy = float((np.maximum(present, known - present) * (target >= 0).any(0)).sum())
+        chance, answer = lazy / known.sum(), "the more frequent answer for every finding"
+    else:
+        counts = np.bincount(target, minlength=len(found.group.class_names))
+        chance = float(counts.max()) / target.size
+        answer = f"{found.group.class_names[int(counts.argmax())]!r} for every image"
+    said = []
+    for name in dict.fromkeys(series.model for series in found.leading):
+        series = next(s for s in found.leading if s.model == name)
+        clean = float(series.robust.value[0])
+        if clean <= chance:
+            what = "decisions" if found.multi else "clean images"
+            area = next(
+                (float(o.values["auroc"].value[0]) for o in found.outputs
+                 if (o.model, o.attack) == (name, CLEAN) and "auroc" in o.values),
+                float("nan"),
+            )  # fmt: skip
+            said.append(
+                f"{name} on {found.group.data}: gets {_format.percent(clean)} of the {what} right "
+                f"without any attack; {answer} would get {_format.percent(chance)}. What it keeps "
+                "of that under attack says little about robustness. Its AUROC on clean images is "
+                f"{_format.number(area)}; guessing has 0.5."
+            )
+    return said
