@@ -105,10 +105,11 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
                 progress=_ticker(bar, job.spec.num_steps),
             )  # fmt: skip
             columns = attacked_rows(job, eps, restart, result, wrong)
-            rows.write(columns, f"{subject.name}/{job.attack}/{eps!r}/{restart}")
-            _add_cost(rows, job, len(wrong), time.monotonic() - started)
+            # before the rows: what has rows is never computed again
             if restart == 0 and eps == shown and config.panels > 0:
                 write_panel(config, job, eps, result, probabilities)
+            rows.write(columns, f"{subject.name}/{job.attack}/{eps!r}/{restart}")
+            _add_cost(rows, job, len(wrong), time.monotonic() - started)
     return len(todo)
 
 

@@ -87,6 +87,15 @@ def _main(arguments: list[str]) -> int:
         if os.environ.get("ADVJAX_DEBUG"):
             raise
         return _say(_explain(error), 1)
+    except Exception as error:
+        if os.environ.get("ADVJAX_DEBUG"):
+            raise
+        lines = str(error).strip().splitlines() or [""]
+        return _say(
+            f"{type(error).__name__}: {lines[0][:300]} (not expected here; the same command with "
+            "ADVJAX_DEBUG=1 shows where it comes from; what was saved is intact)",
+            1,
+        )
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ from advjax.training import config_from_dict
 
 Config = TypeVar("Config")
 _UNKNOWN = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
-_FRACTION = re.compile(r"^(--?[\w.-]+=)?(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)$")
+# 8/255, but not the folder 2024/05
+_FRACTION = re.compile(r"^(--?[\w.-]+=)?((?!0\d)\d+(?:\.\d+)?)/((?!0)\d+(?:\.\d+)?)$")
 
 
 def parse(cls: type[Config], argv: Sequence[str], *, command: str, description: str) -> Config:

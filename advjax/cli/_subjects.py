@@ -99,8 +99,9 @@ def _check_names(config: EvaluateConfig, subjects: list[Subject]) -> None:
     seen: dict[str, tuple[str, Split]] = {}
     for run, subject in zip(config.runs, subjects, strict=True):
         first, split = seen.setdefault(subject.dataset.name, (run, subject.split))
-        same = np.array_equal(split.ids, subject.split.ids) and np.array_equal(
-            split.images, subject.split.images
+        same = all(
+            np.array_equal(getattr(split, part), getattr(subject.split, part))
+            for part in ("ids", "images", "targets")
         )
         if not same:
             raise ValueError(

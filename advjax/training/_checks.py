@@ -1,11 +1,12 @@
 """What can be said of a training config before anything is loaded or compiled."""
 
 import dataclasses
+import inspect
 import math
 
 import numpy as np
 
-from advjax import attacks, models
+from advjax import attacks, losses, models, threat
 from advjax.config import TrainConfig
 from advjax.training import methods
 from advjax.training._config_io import config_from_dict, config_to_dict
@@ -14,10 +15,17 @@ SELECT_BY = ("auto", "clean", "robust")
 
 
 def with_defaults(config: TrainConfig) -> TrainConfig:
-    """Return a config whose validation attack, left at its default, has the norm of training."""
-    if config.val_attack != TrainConfig().val_attack or config.norm not in ("linf", "l2"):
-        return config
-    attack = dataclasses.replace(config.val_attack, norm=config.norm)
+    """Return a config whose validation attack fits: the norm of training, no steps for FGSM.
+
+    What was left at its default follows; what was set is kept.
+    """
+    attack, default = config.val_attack, TrainConfig().val_attack
+    if attack.norm == default.norm and config.val_eps is None and config.norm in threat.BALLS:
+        attack = dataclasses.replace(attack, norm=config.norm)
+    if attack.num_steps == default.num_steps and attack.name in attacks.ATTACKS:
+        options = inspect.signature(attacks.ATTACKS[attack.name]).parameters
+        if "num_steps" not in options:
+            attack = dataclasses.replace(attack, num_steps=None)
     return dataclasses.replace(config, val_attack=attack)
 
 
@@ -59,6 +67,11 @@ def _check_validation(config: TrainConfig) -> None:
             f"{', '.join(sorted(attacks.ATTACKS))}"
         )
     attack.check("val_attack")
+    plain = attacks.from_logits(lambda x: x, loss=losses.cross_entropy)
+    attacks.by_name(
+        attack.name, plain, threat.by_name(attack.norm),
+        num_steps=attack.num_steps, step_size=attack.step_size,
+    )  # fmt: skip
     if config.val_eps is None and attack.norm != config.norm:
         raise ValueError(
             f"val_attack.norm is {attack.norm!r} but norm is {config.norm!r}, so that eps cannot "
@@ -95,12 +108,18 @@ def score_name(config: TrainConfig, task: str) -> str:
     return f"robust_{kind}" if selects_robust(config) else f"val_{kind}"
 
 
-def check_splits(config: TrainConfig, task: str, sizes: dict[str, int]) -> None:
+def check_splits(config: TrainConfig, task: str, sizes: dict[str, int], num_classes: int) -> None:
     """Check that there is enough to train on and to select by.
 
     Raises:
-      ValueError: a split is missing, too small, or sampling cannot be balanced.
+      ValueError: a split is missing or too small, there is one class only, or sampling cannot be
+        balanced.
     """
+    if task == "single" and num_classes < 2:
+        raise ValueError(
+            f"data.source: every image of {config.data.source!r} has the same class; a classifier "
+            "needs at least two"
+        )
     for name in ("train", "val"):
         if not sizes.get(name):
             raise ValueError(

@@ -107,7 +107,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
             return finished
     dataset = data.load(config.data, progress=loading(progress))
     sizes = {name: len(split) for name, split in dataset.splits.items()}
-    check_splits(config, dataset.task, sizes)
+    check_splits(config, dataset.task, sizes, dataset.num_classes)
     if dataset.task == "multi":
         check_ranking(np.asarray(dataset.splits["val"].targets))
     job = _prepare(config, dataset)

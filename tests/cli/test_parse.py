@@ -203,6 +203,24 @@ def test_interrupt_is_said(monkeypatch, capsys):
     assert "goes on" in capsys.readouterr().err
 
 
+def test_what_nobody_foresaw_is_one_line_too(monkeypatch, capsys):
+    from advjax import training
+
+    def broken(config):
+        raise RuntimeError("out of memory\nwith details")
+
+    monkeypatch.setattr(training, "train", broken)
+    assert main(["train"]) == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "out of memory" in said[0]
+    assert "ADVJAX_DEBUG=1" in said[0]
+
+
+def test_folders_that_look_like_fractions_stay_folders():
+    assert read("--out", "2024/05").out == "2024/05"
+
+
 def test_attack_words():
     assert AttackConfig.parse("pgd:norm=l2,num_steps=7,step_size=0.5") == AttackConfig(
         "pgd", "l2", 7, 0.5

@@ -388,6 +388,20 @@ def test_the_test_split_is_never_looked_at(make, tiny, tmp_path, monkeypatch):
     assert _train(config).epochs == 1
 
 
+def test_one_class_is_nothing_to_learn(make, monkeypatch, tmp_path):
+    real = data.load
+
+    def one(config, **options):
+        dataset = real(config, **options)
+        # as a set of images with masks has it, made for segmentation
+        return dataclasses.replace(dataset, num_classes=1, class_names=("lesion",))
+
+    monkeypatch.setattr(data, "load", one)
+    with pytest.raises(ValueError, match="has the same class"):
+        _train(make("run"))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
@@ -402,7 +416,6 @@ def test_the_test_split_is_never_looked_at(make, tiny, tmp_path, monkeypatch):
         ({"method": "nothing"}, "method: unknown 'nothing'"),
         ({"val_attack": AttackConfig(name="magic")}, r"val_attack\.name: unknown 'magic'"),
         ({"val_attack": AttackConfig(norm="l2")}, "so that eps cannot serve both"),
-        ({"norm": "l2", "val_attack": AttackConfig(name="fgsm")}, "eps cannot serve both"),
         ({"val_attack": AttackConfig(num_steps=0)}, "val_attack: num_steps must be at least 1"),
         ({"val_attack": AttackConfig(step_size=math.nan)}, "val_attack: step_size must be a pos"),
         ({"eps": "4/255"}, "config: eps must be a number, got '4/255'"),
@@ -421,6 +434,10 @@ def test_impossible_configs_leave_no_folder(make, tmp_path, fields, match):
 def test_the_default_validation_attack_has_the_norm_of_training():
     assert with_defaults(TrainConfig(norm="l2")).val_attack == AttackConfig("pgd", "l2", 10)
     assert with_defaults(TrainConfig()) == TrainConfig()
+    one_step = TrainConfig(norm="l2", val_attack=AttackConfig("fgsm", num_steps=10))
+    assert with_defaults(one_step).val_attack == AttackConfig("fgsm", "l2")
+    with pytest.raises(ValueError, match="no option num_steps"):
+        check_config(TrainConfig(val_attack=AttackConfig("fgsm", num_steps=7)))
     own = TrainConfig(norm="l2", val_eps=8 / 255, val_attack=AttackConfig("fgsm"))
     assert with_defaults(own) == own
     check_config(with_defaults(TrainConfig(method="pgd", norm="l2", eps=0.5)))
