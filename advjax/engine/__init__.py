@@ -10,15 +10,19 @@ from advjax.engine._reference import MakeAttack, ReferenceRows, evaluate_clean, 
 from advjax.engine._stage import Progress, Tables
 from advjax.engine._state import Finished
 from advjax.engine._sweep import SweepResult, sweep
+from advjax.engine._trust import SIGNS, Flag, Trust
 
 __all__ = [
     "ORDERS",
+    "SIGNS",
     "Finished",
+    "Flag",
     "MakeAttack",
     "Progress",
     "ReferenceRows",
     "SweepResult",
     "Tables",
+    "Trust",
     "Verdict",
     "evaluate_clean",
     "reference",

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from advjax import losses, threat
+from advjax import losses, threat, tree
 from advjax.engine import _plan
 from advjax.engine._plan import Verdict
 from advjax.engine._pool import Work
@@ -56,8 +56,14 @@ def _evaluate_clean(work: Work, queue: Queue, at: Array, mine: Array) -> Queue:
         output, first = _first_order(work, x0, target, keys)
         first = jnp.where(queue.first[at] < 0, first, queue.first[at])
     loss = jax.vmap(objective.loss)(output, target)
-    broken = jax.vmap(objective.criterion)(output, target) | ~jnp.isfinite(loss)
-    phase = jnp.where(broken, Phase.DONE, Phase.QUEUED).astype(jnp.int8)
+    broken = ~jnp.isfinite(loss)
+    wrong = jax.vmap(objective.criterion)(output, target) | broken
+    phase = jnp.where(wrong, Phase.DONE, Phase.QUEUED).astype(jnp.int8)
+    # half of the images once more: in another order, in other company, with other random numbers
+    strange = example_keys(work.key, queue.id[at], -1, work.attack_id)
+    kept = jnp.arange(x0.shape[0]) % 2 == 0
+    again = objective.apply(tree.where(kept, x0, x0[:1])[::-1], strange[::-1])
+    unsteady = kept & _differs(output, jax.tree.map(lambda leaf: leaf[::-1], again))
     to = jnp.where(mine, at, work.settings.capacity)
 
     def put(column: Array, value: Array) -> Array:
@@ -65,10 +71,36 @@ def _evaluate_clean(work: Work, queue: Queue, at: Array, mine: Array) -> Queue:
 
     return queue._replace(
         phase=put(queue.phase, phase),
-        wrong=put(queue.wrong, broken),
+        wrong=put(queue.wrong, wrong),
+        broken=put(queue.broken, broken),
+        unsteady=put(queue.unsteady, unsteady),
+        bounded=put(queue.bounded, _probabilities(output)),
         first=put(queue.first, first),
         clean_loss=put(queue.clean_loss, loss),
     )
+
+
+def _differs(output: PyTree, other: PyTree) -> Array:
+    """Return `[B]`: outputs that differ by more than any rounding, bfloat16 included."""
+
+    def one(a: PyTree, b: PyTree) -> Array:
+        pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        gaps = [jnp.max(jnp.abs(u - v)) / (1 + jnp.max(jnp.abs(u))) for u, v in pairs]
+        return jnp.max(jnp.stack(gaps)) > 0.02
+
+    return jax.vmap(one)(output, other)
+
+
+def _probabilities(output: PyTree) -> Array:
+    """Return `[B]`: outputs in [0, 1] that sum to one."""
+
+    def one(values: PyTree) -> Array:
+        leaves = jax.tree.leaves(values)
+        inside = [jnp.all((leaf >= 0) & (leaf <= 1)) for leaf in leaves]
+        total = [jnp.all(jnp.abs(jnp.sum(leaf, -1) - 1) < 1e-3) for leaf in leaves if leaf.ndim]
+        return jnp.all(jnp.stack(inside + total))
+
+    return jax.vmap(one)(output)
 
 
 def _first_order(work: Work, x0: Array, target: PyTree, keys: Array) -> tuple[PyTree, Array]:

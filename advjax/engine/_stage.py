@@ -41,7 +41,9 @@ class Tables(NamedTuple):
     """What one attack found, NumPy, in the order of the examples; `[N, R, E]` by run.
 
     Attributes:
-      wrong: `[N]` bool, wrong before any attack.
+      wrong: `[N]` bool, wrong before any attack; `broken`: because its loss is not finite.
+      unsteady: `[N]` bool, the output changes with random numbers or the place in the batch.
+      bounded: `[N]` bool, the output looks like probabilities.
       best: `[N]` int32, index of the smallest budget solved by this attack or an earlier one.
       clean_loss: `[N]`.
       verdict: `[N, R, E]` int8, `Verdict`.
@@ -49,6 +51,9 @@ class Tables(NamedTuple):
     """
 
     wrong: np.ndarray
+    broken: np.ndarray
+    unsteady: np.ndarray
+    bounded: np.ndarray
     best: np.ndarray
     clean_loss: np.ndarray
     verdict: np.ndarray
@@ -165,7 +170,9 @@ class Stage:
         shape = (self.total, *queue.verdict.shape[2:])
         loss = np.dtype(queue.loss.dtype)
         return Tables(
-            wrong=np.zeros(self.total, bool), best=ceiling.astype(np.int32).copy(),
+            wrong=np.zeros(self.total, bool), broken=np.zeros(self.total, bool),
+            unsteady=np.zeros(self.total, bool), bounded=np.zeros(self.total, bool),
+            best=ceiling.astype(np.int32).copy(),
             clean_loss=np.zeros(self.total, loss), verdict=np.zeros(shape, np.int8),
             loss=np.zeros(shape, loss), steps=np.zeros(shape, np.int32),
             grads=np.zeros(shape, np.int32), status=np.zeros(shape, np.int8),

@@ -61,6 +61,9 @@ class Queue(NamedTuple):
       id: `[C]` int32, identities of the examples.
       phase: `[C]` int8, `Phase`.
       wrong: `[C]` bool, wrong before any attack.
+      broken: `[C]` bool, because its loss is not finite.
+      unsteady: `[C]` bool, the output changes with random numbers or the place in the batch.
+      bounded: `[C]` bool, the output looks like probabilities.
       first: `[C]` int32, where a search starts; negative before the clean evaluation, which
         then estimates it.
       best: `[C]` int32, the smallest budget solved; E: none.
@@ -82,6 +85,9 @@ class Queue(NamedTuple):
     id: Column
     phase: Column
     wrong: Column
+    broken: Column
+    unsteady: Column
+    bounded: Column
     first: Column
     best: Column
     ceiling: Column
@@ -198,6 +204,8 @@ def empty(
     queue = Queue(
         image=rows(capacity, image), target=rows(capacity, target), id=rows(capacity, number),
         phase=np.full(capacity, Phase.EMPTY, np.int8), wrong=np.zeros(capacity, bool),
+        broken=np.zeros(capacity, bool), unsteady=np.zeros(capacity, bool),
+        bounded=np.zeros(capacity, bool),
         first=rows(capacity, number), best=np.full(capacity, num_budgets, np.int32),
         ceiling=np.full(capacity, num_budgets, np.int32),
         clean_loss=np.zeros(capacity, loss_dtype), verdict=table(np.int8, Verdict.UNKNOWN),

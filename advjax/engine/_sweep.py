@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from advjax.engine import _state
+from advjax.engine import _state, _trust
 from advjax.engine._inputs import (
     Examples,
     check_epsilons,
@@ -42,6 +42,9 @@ class SweepResult(NamedTuple):
       solved_by: `[N]`, which attack gave `min_eps`; -1 for none.
       float_only: `[N]`, how many successes an attack claimed that did not survive the judgement
         outside of it (see `quantise`). They are not counted.
+      trust: signs of masked gradients, counted, and their verdict: `"ok"`, `"suspicious"` or
+        `"unreliable"`.
+      rows_probed: backward passes of the two probes of `trust`, not in `rows_computed`.
       tables: one `Tables` an attack: verdict, loss, steps, gradients and status by restart and
         budget. A verdict of `Verdict.UNKNOWN` was never computed: it follows from another.
       x_adv: `[N, H, W, C]` images at `min_eps`, where asked for; the clean image if nothing broke
@@ -57,6 +60,8 @@ class SweepResult(NamedTuple):
     status: np.ndarray
     solved_by: np.ndarray
     float_only: np.ndarray
+    trust: _trust.Trust
+    rows_probed: int
     tables: list[Tables]
     x_adv: np.ndarray | None
 
@@ -78,6 +83,7 @@ def sweep(
     quantise: int | None = None,
     memory_limit: int = MEMORY,
     return_x_adv: bool = False,
+    diagnose: bool = True,
     take: Callable[[int, Finished, np.ndarray], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> SweepResult:
@@ -110,6 +116,8 @@ def sweep(
       quantise: 8, 12 or 16: a success must survive rounding of its pixels to so many bits.
       memory_limit: bytes that the examples may take on one device; what is beyond is streamed.
       return_x_adv: also return the adversarial images.
+      diagnose: also probe a few examples with more steps from another start, and with a budget
+        that allows every image (iterated attacks only); the other signs of `trust` cost nothing.
       take: called as `take(attack, finished, examples)` with every finished run, judged; for
         those who store rows.
       progress: called about once a second with a `Progress`.
@@ -136,7 +144,8 @@ def sweep(
         record=take is not None,
     )  # fmt: skip
     kept = _Images(part, len(budgets)) if return_x_adv else None
-    tables, computed, useful = [], 0, 0
+    tables, computed, useful, probed = [], 0, 0, 0
+    signs: _trust.Counts = {}
     best = np.full(len(mine), len(budgets), np.int32)
     first = np.full(len(mine), -1, np.int32)
     todo = np.arange(len(mine))
@@ -147,14 +156,21 @@ def sweep(
             stage.run(todo, typed(key), ceiling=best, first=first, take=hand, progress=progress)
         )
         computed, useful = computed + stage.computed, useful + stage.useful
+        signs = _trust.merge(signs, _trust.counted(tables[-1]))
         if order != "exhaustive":
             # what stood the attack before is likely to stand this one: begin at the top
             best, first = tables[-1].best, np.full(len(mine), len(budgets) - 1, np.int32)
             todo = np.flatnonzero(~tables[0].wrong & (best > 0))
-    return _gather(
-        _Share(budgets, tables, computed, useful, None if kept is None else kept.images),
-        mine, len(examples.images),
-    )  # fmt: skip
+    if diagnose and attacks[-1].spec.num_steps > 1:
+
+        def again(levels: np.ndarray) -> Stage:
+            return Stage(makers[-1], attacks[-1], params, part, levels, settings, mesh)
+
+        found, probed = _trust.probe(again, tables[-1], budgets, typed(key))
+        signs = _trust.merge(signs, found)
+    images = None if kept is None else kept.images
+    share = _Share(budgets, tables, computed, useful, images, signs, probed)
+    return _gather(share, mine, len(examples.images))
 
 
 class _Share(NamedTuple):
@@ -165,6 +181,8 @@ class _Share(NamedTuple):
     computed: int
     useful: int
     x_adv: np.ndarray | None
+    signs: _trust.Counts
+    probed: int
 
 
 class _Images:
@@ -253,6 +271,8 @@ def _gather(share: _Share, mine: np.ndarray, total: int) -> SweepResult:
         status=_status(share.tables, first.wrong, best, num_budgets),
         solved_by=solved_by,
         float_only=np.sum(rejected, axis=0),
+        trust=_trust.judge(share.signs),
+        rows_probed=share.probed,
         tables=share.tables,
         x_adv=share.x_adv,
     )
@@ -290,13 +310,29 @@ def _across_processes(share: _Share, mine: np.ndarray, total: int) -> _Share:
             whole[rows] = part[: len(rows)]
         return whole
 
-    work = np.asarray(
-        multihost_utils.process_allgather(np.array([share.computed, share.useful], np.float64))
-    ).sum(0)
+    names = list(_trust.SIGNS)
+    # -1: nobody looked
+    signs = [share.signs.get(name, (-1, -1)) for name in names]
+    numbers = [share.computed, share.useful, share.probed, *np.ravel(signs)]
+    # int64 does not cross without x64; these stay exact in pairs of 32 bits
+    halves = np.array([divmod(int(n), 2**24) for n in numbers], np.int32)
+    parts = np.asarray(multihost_utils.process_allgather(halves)).astype(np.int64)
+    total_work = (parts[..., 0] * 2**24 + parts[..., 1]).reshape(len(parts), -1)
+    counts = [
+        {
+            n: (int(c), int(t))
+            for n, (c, t) in zip(names, row[3:].reshape(-1, 2), strict=True)
+            if t >= 0
+        }
+        for row in total_work
+    ]
+    computed, useful, probed = map(int, total_work[:, :3].sum(0))
     return _Share(
         share.epsilons,
         [Tables(*(gather(column) for column in table)) for table in share.tables],
-        int(work[0]),
-        int(work[1]),
+        computed,
+        useful,
         None if share.x_adv is None else gather(share.x_adv),
+        _trust.merge(*counts),
+        probed,
     )

@@ -1,0 +1,205 @@
+"""Whether a robustness figure can be believed: the usual signs of masked gradients, counted.
+
+The signs are those of Athalye et al. (2018), Carlini et al. (2019) and Croce et al. (2022,
+"Evaluating the adversarial robustness of adaptive test-time defenses"). Most are by-products of
+the sweep. Two are short probes with the same compiled program: more steps from another start, and
+a budget that allows every image.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from advjax.engine._plan import Verdict
+from advjax.engine._stage import Stage, Tables
+from advjax.status import Status
+from advjax.types import Array
+
+Counts = dict[str, tuple[int, int]]  # how many show the sign, of how many looked at
+
+
+class Sign(NamedTuple):
+    """A sign of trouble: above which share it is one, and what it means."""
+
+    suspicious: float
+    unreliable: float
+    meaning: str
+
+
+SIGNS = {
+    "zero_gradient": Sign(
+        0.05, 0.5, "runs met a gradient that is exactly zero: a quantising layer, a saturated "
+        "softmax or a step without derivative hides it; attack the model without it, or with a "
+        "differentiable stand-in",
+    ),
+    "non_finite": Sign(
+        0.0, 0.1, "runs met NaN or infinite losses or gradients; scale the logits or the loss",
+    ),
+    "randomised_output": Sign(
+        0.0, 0.05, "clean images got another output from other random numbers, or at another "
+        "place in the batch: switch dropout and batch statistics off, or attack the expectation "
+        "(attacks.with_eot)",
+    ),
+    "probabilities": Sign(
+        0.5, 1.1, "outputs look like probabilities: a softmax before the loss makes gradients "
+        "vanish; let the model return logits",
+    ),
+    "loss_not_rising": Sign(
+        0.1, 0.5, "failed runs ended with no higher loss than the clean image has: the gradient "
+        "does not point uphill",
+    ),
+    "more_effort_breaks": Sign(
+        0.0, 0.4, "examples that stood fell to twice the steps from another start: the attack is "
+        "too weak for its figure",
+    ),
+    "unbounded_eps_fails": Sign(
+        0.0, 0.4, "examples stood a budget that allows every image: no real model does, so the "
+        "attack fails",
+    ),
+}  # fmt: skip
+
+
+class Flag(NamedTuple):
+    """One sign, counted.
+
+    Attributes:
+      name: a key of `SIGNS`.
+      shown: how many showed it; `total`: of how many.
+      verdict: `"ok"`, `"suspicious"` or `"unreliable"`.
+      text: one sentence with the numbers, and what to do.
+    """
+
+    name: str
+    shown: int
+    total: int
+    verdict: str
+    text: str
+
+
+class Trust(NamedTuple):
+    """The worst verdict of all flags, and the flags."""
+
+    verdict: str
+    flags: tuple[Flag, ...]
+
+
+def judge(counts: Counts) -> Trust:
+    """Turn counts into verdicts; signs that were not looked for are left out."""
+    flags = []
+    for name, sign in SIGNS.items():
+        if name not in counts:
+            continue
+        shown, total = counts[name]
+        share = shown / total if total else 0.0
+        verdict = "ok"
+        if share > sign.suspicious:
+            verdict = "unreliable" if share > sign.unreliable else "suspicious"
+        text = f"{shown} of {total} {sign.meaning}" if verdict != "ok" else "nothing found"
+        flags.append(Flag(name, shown, total, verdict, text))
+    grades = ("ok", "suspicious", "unreliable")
+    worst = max((grades.index(flag.verdict) for flag in flags), default=0)
+    return Trust(grades[worst], tuple(flags))
+
+
+def counted(tables: Tables) -> Counts:
+    """Count the signs that a finished stage shows by itself."""
+    ran = tables.verdict != Verdict.UNKNOWN
+    lost = tables.verdict == Verdict.FAILED
+    risen = tables.loss > tables.clean_loss[:, None, None]
+    looked = ~tables.wrong
+    return {
+        "zero_gradient": (int(tables.zero[ran].sum()), int(ran.sum())),
+        "non_finite": (
+            int((tables.status[ran] == Status.NON_FINITE).sum() + tables.broken.sum()),
+            int(ran.sum() + tables.broken.sum()),
+        ),
+        "randomised_output": (int(tables.unsteady.sum()), len(looked)),
+        "probabilities": (int(tables.bounded.sum()), len(looked)),
+        "loss_not_rising": (int((lost & ~risen).sum()), int(lost.sum())),
+    }
+
+
+def merge(*parts: Counts) -> Counts:
+    """Add counts of several attacks, or of several processes."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {
+        name: (
+            sum(part.get(name, (0, 0))[0] for part in parts),
+            sum(part.get(name, (0, 0))[1] for part in parts),
+        )
+        for name in names
+    }
+
+
+def probe(
+    again: Callable[[np.ndarray], Stage], tables: Tables, epsilons: np.ndarray, key: Array
+) -> tuple[Counts, int]:
+    """Attack a few examples harder.
+
+    Args:
+      again: makes a stage with other budgets `[E]` (the same program).
+      tables: what the attack found.
+      epsilons: `[E]`, the budgets.
+      key: one key.
+
+    Returns:
+      The counts, and the backward passes that it took.
+    """
+    stage = again(epsilons)
+    size = max(stage.settings.slots // 4, 4) * stage.num_devices
+    last = len(epsilons) - 1
+    at = np.minimum(tables.best, len(epsilons)) - 1
+    rows = np.arange(len(at))
+    failed = tables.verdict[rows, 0, np.maximum(at, 0)] == Verdict.FAILED
+    stood = np.flatnonzero(~tables.wrong & (at >= 0) & failed)
+    chosen = _spread(stood, size)
+    steps = 2 * stage.attack.spec.num_steps
+    other = jax.random.fold_in(key, 1)
+    found = _once(stage, chosen, at, other, steps)
+    counts = {"more_effort_breaks": (int((found.best[chosen] <= at[chosen]).sum()), len(chosen))}
+    work = stage.computed
+    everything = _largest(stage)
+    if everything is not None and everything > epsilons[last]:
+        levels = epsilons.copy()
+        levels[last] = everything
+        stage = again(levels)
+        chosen = _spread(np.flatnonzero(~tables.wrong), size)
+        top = np.full(len(at), last)
+        found = _once(stage, chosen, top, key, stage.attack.spec.num_steps)
+        counts["unbounded_eps_fails"] = (int((found.best[chosen] > last).sum()), len(chosen))
+        work += stage.computed
+    return counts, work
+
+
+def _once(stage: Stage, chosen: np.ndarray, at: np.ndarray, key: Array, steps: int) -> Tables:
+    """Run one budget of each chosen example; the table of verdicts leaves nothing else to do."""
+    num_budgets = len(stage.epsilons)
+    shape = (stage.total, stage.settings.restarts, num_budgets)
+    verdict = np.full(shape, Verdict.FAILED, np.int8)
+    rows = np.arange(stage.total)
+    verdict[rows, 0, np.maximum(at, 0)] = Verdict.UNKNOWN
+    ceiling = np.clip(at + 1, 0, num_budgets).astype(np.int32)
+    # a solved ceiling above the last budget does not exist: nothing is solved there
+    first = np.maximum(at, 0).astype(np.int32)
+    return stage.run(chosen, key, ceiling=ceiling, first=first, num_steps=steps, verdict=verdict)
+
+
+def _spread(rows: np.ndarray, size: int) -> np.ndarray:
+    """Return at most `size` of them, evenly."""
+    if len(rows) <= size:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, size).astype(int)]
+
+
+def _largest(stage: Stage) -> float | None:
+    """Return a budget that allows every image of the bounds, where the norm is a known one."""
+    low, high = (np.asarray(bound, np.float64) for bound in stage.attack.spec.ball.bounds)
+    one = np.broadcast_to(high - low, np.shape(stage.examples.images[0]))
+    if not np.isfinite(one).all():
+        return None
+    name = stage.attack.spec.ball.name
+    if name == "linf":
+        return float(one.max())
+    return float(np.linalg.norm(one)) if name == "l2" else None

@@ -1,0 +1,133 @@
+"""Planted gradient maskers are found; an honest model is not accused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advjax import attacks, engine, losses, threat
+from advjax.engine import SIGNS, _trust
+
+KEY = jax.random.key(1)
+RNG = np.random.default_rng(4)
+N, CLASSES = 24, 3
+X = RNG.integers(0, 256, size=(N, 4, 4, 3), dtype=np.uint8)
+W = RNG.normal(size=(48, CLASSES)).astype(np.float32) / 4
+Y = np.argmax((X / np.float32(255)).reshape(N, -1) @ W, 1).astype(np.int32)
+
+
+def logits(w, x):
+    return x.reshape(x.shape[0], -1) @ w
+
+
+def quantised(w, x):
+    return logits(w, jnp.round(x * 8) / 8)
+
+
+def cold(w, x):
+    return logits(w, x) / 1e-4
+
+
+def softmax(w, x):
+    return jax.nn.softmax(logits(w, x))
+
+
+def preprocessed(w, x):
+    """A pre-processor outside of jax: no derivative."""
+
+    def blur(v):
+        return (v + np.roll(v, 1, axis=1)) / 2
+
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    out = jax.pure_callback(blur, shape, jax.lax.stop_gradient(x), vmap_method="sequential")
+    return logits(w, out)
+
+
+def dropped(w, x, keys):
+    keep = jax.vmap(lambda k, v: jax.random.bernoulli(k, 0.5, v.shape))(keys, x)
+    return logits(w, x * keep * 2)
+
+
+def batch_statistics(w, x):
+    return logits(w, (x - x.mean(0)) / (x.std(0) + 0.1))
+
+
+def flags(fn, *, randomised=False, y=Y):
+    def make(w):
+        inner = (lambda x, k: fn(w, x, k)) if randomised else (lambda x: fn(w, x))
+        objective = attacks.from_logits(inner, loss=losses.cross_entropy, randomised=randomised)
+        return attacks.pgd(objective, threat.linf(), num_steps=8, step_size=0.25)
+
+    result = engine.sweep(make, W, X, y, epsilons=np.arange(1, 5) / 255, key=KEY, slots=6)
+    return result, {flag.name: flag for flag in result.trust.flags}
+
+
+def test_an_honest_model_is_trusted():
+    result, found = flags(logits)
+    assert result.trust.verdict == "ok"
+    assert set(found) == set(SIGNS)
+    assert all(flag.verdict == "ok" and flag.shown == 0 for flag in found.values())
+    assert found["unbounded_eps_fails"].total > 0
+    assert found["more_effort_breaks"].total > 0
+    assert result.rows_probed > 0
+
+
+@pytest.mark.parametrize("fn", [quantised, preprocessed], ids=lambda f: f.__name__)
+def test_hidden_gradients_are_found(fn):
+    result, found = flags(fn)
+    assert result.trust.verdict == "unreliable"
+    assert found["zero_gradient"].verdict == "unreliable"
+    assert "zero" in found["zero_gradient"].text
+    assert found["unbounded_eps_fails"].verdict == "unreliable"
+    assert found["loss_not_rising"].verdict != "ok"
+
+
+def test_saturated_losses_are_found():
+    # the gradient is rounding noise, not zero: what gives it away is that the loss stays
+    result, found = flags(cold)
+    assert result.trust.verdict == "unreliable"
+    assert found["loss_not_rising"].verdict == "unreliable"
+
+
+@pytest.mark.parametrize(("fn", "random"), [(dropped, True), (batch_statistics, False)])
+def test_random_outputs_are_found(fn, random):
+    _, found = flags(fn, randomised=random)
+    assert found["randomised_output"].verdict == "unreliable"
+
+
+def test_probabilities_are_found():
+    result, found = flags(softmax)
+    assert found["probabilities"].verdict == "suspicious"
+    assert result.trust.verdict == "suspicious"
+
+
+def test_an_attack_that_is_too_weak_is_found():
+    def make(w):
+        objective = attacks.from_logits(lambda x: logits(w, x), loss=losses.cross_entropy)
+        # two small steps reach a fifth of the budget
+        return attacks.bim(objective, threat.linf(), num_steps=2, step_size=0.1)
+
+    result = engine.sweep(make, W, X, Y, epsilons=[0.05, 0.2, 0.4], key=KEY, slots=6)
+    found = {flag.name: flag for flag in result.trust.flags}
+    assert found["more_effort_breaks"].shown > 0
+    assert result.trust.verdict != "ok"
+
+
+def test_shares_become_verdicts():
+    trust = _trust.judge({"zero_gradient": (3, 100), "loss_not_rising": (20, 100)})
+    assert [flag.verdict for flag in trust.flags] == ["ok", "suspicious"]
+    assert trust.verdict == "suspicious"
+    assert _trust.judge({"non_finite": (20, 100)}).verdict == "unreliable"
+    assert _trust.judge({"more_effort_breaks": (0, 0)}).verdict == "ok"
+    added = _trust.merge({"a": (1, 2)}, {"a": (3, 4), "b": (0, 1)})
+    assert added == {"a": (4, 6), "b": (0, 1)}
+
+
+def test_probes_can_be_left_out():
+    def make(w):
+        objective = attacks.from_logits(lambda x: logits(w, x), loss=losses.cross_entropy)
+        return attacks.pgd(objective, threat.linf(), num_steps=3)
+
+    result = engine.sweep(make, W, X, Y, epsilons=[0.01], key=KEY, slots=6, diagnose=False)
+    assert result.rows_probed == 0
+    assert "more_effort_breaks" not in {flag.name for flag in result.trust.flags}
