@@ -239,3 +239,55 @@ class EvaluateConfig:
     """Resamples of the 95 % intervals."""
     panels: int = 6
     """Examples shown as images in the report."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """One sweep by the engine: models x attacks x budgets x seeds."""
+
+    out: str = "runs/sweep"
+    """Folder of rows/*.parquet, manifest.json and the report."""
+    runs: tuple[str, ...] = ()
+    """Folders of training runs; each becomes one model of the report."""
+    checkpoint: str = "best"
+    """`best` (by the validation split) or `latest`."""
+    attacks: tuple[str, ...] = ("pgd",)
+    """Attacks, each `NAME` or `NAME:OPTION=VALUE,...`, as in `advjax evaluate`."""
+    epsilons: tuple[float, ...] = tuple(i / 510 for i in range(1, 17))
+    """Budgets in [0, 1] pixel units, strictly increasing; all attacks share them."""
+    restarts: int = 1
+    """Times that each attack starts anew; an image is broken when any start breaks it."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the random starts; each is an attack of its own in the report (`pgd-20@1`)."""
+    order: str = "search"
+    """`search` (estimate, gallop, bisect), `ascending` (climb) or `exhaustive` (everything)."""
+    num_examples: int | None = None
+    """So many images, drawn with the first seed; None: all."""
+    split: str = "test"
+    """`train`, `val` or `test`; results on anything but `test` are too good."""
+    slots: int | None = None
+    """Images attacked at once on each device; None: by the number of images and the device."""
+    quantise: int | None = None
+    """8, 12 or 16: a success must survive rounding of its pixels to so many bits."""
+    memory_limit_mb: int = 1024
+    """Memory of one device for the images; what is beyond is streamed."""
+    diagnose: bool = True
+    """Probe whether the figures can be trusted (about a tenth more work)."""
+    devices: int = 1
+    """Devices that share the images; 0: all there are."""
+    shard: str = "0/1"
+    """`i/n`: do only every n-th image, from the i-th on (counted from 0), in a folder of its own,
+    OUT/shard-i-of-n; `advjax report OUT` reads all shards."""
+    distributed: bool = False
+    """Join the processes of a SLURM job, a TPU pod or a Kubernetes job (jax.distributed)."""
+    batch_size: int = 128
+    """Clean images evaluated at once."""
+    bootstrap: int = 1000
+    """Resamples of the 95 % intervals."""
+    panels: int = 6
+    """Examples shown as images in the report."""
+
+    @property
+    def seed(self) -> int:
+        """The seed that draws `num_examples` and the intervals."""
+        return self.seeds[0] if self.seeds else 0

@@ -1,4 +1,4 @@
-"""The command line: `advjax train | evaluate | report | data`.
+"""The command line: `advjax train | evaluate | sweep | report | data`.
 
 Exit codes: 0 done, 1 failed (one line says what and how to mend it), 2 wrong usage.
 """

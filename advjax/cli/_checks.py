@@ -3,15 +3,15 @@
 import math
 from pathlib import Path
 
-from advjax import attacks
+from advjax import attacks, engine
 from advjax.cli._main import warn
-from advjax.config import AttackConfig, EvaluateConfig
+from advjax.config import AttackConfig, EvaluateConfig, SweepConfig
 
 # below this, an l2 ball is smaller than what any image shows: the budgets were meant for linf
 _SMALL_L2 = 0.1
 
 
-def check_evaluation(config: EvaluateConfig) -> None:
+def check_evaluation(config: EvaluateConfig | SweepConfig) -> None:
     """Check folders, names and numbers; warn of budgets that mean little.
 
     Raises:
@@ -31,7 +31,39 @@ def check_evaluation(config: EvaluateConfig) -> None:
     _check_budgets(config.epsilons, wanted)
 
 
-def _check_folders(config: EvaluateConfig) -> None:
+def check_sweep(config: SweepConfig) -> None:
+    """Check folders, names and numbers of a sweep.
+
+    Raises:
+      ValueError: naming the field and the remedy.
+    """
+    check_evaluation(config)
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
+        raise ValueError(f"seeds: expected different numbers from 0 on, got {config.seeds}")
+    if config.order not in engine.ORDERS:
+        raise ValueError(f"order: {config.order!r} is unknown; use {', '.join(engine.ORDERS)}")
+    if config.quantise not in (None, 8, 12, 16):
+        raise ValueError(f"quantise: must be 8, 12 or 16 bits, got {config.quantise}")
+    for name, least in (("slots", 1), ("memory_limit_mb", 1), ("devices", 0)):
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name}: must be at least {least}, got {value}")
+    shard_of(config.shard)
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """Read `i/n`.
+
+    Raises:
+      ValueError: it is not 0 <= i < n.
+    """
+    first, _, second = text.partition("/")
+    if first.isdecimal() and second.isdecimal() and int(first) < int(second):
+        return int(first), int(second)
+    raise ValueError(f"shard: expected i/n with 0 <= i < n, such as 0/4, got {text!r}")
+
+
+def _check_folders(config: EvaluateConfig | SweepConfig) -> None:
     """Refuse a run named twice, and to write into the folder of a run."""
     if not config.runs:
         raise ValueError("runs: name at least one folder that `advjax train` wrote: --runs FOLDER")

@@ -36,8 +36,8 @@ def evaluate(argv: list[str]) -> None:
     _runtime.prepare()
     subjects = load_subjects(config)
     jobs = plan(config, subjects)
-    weights = {s.name: fingerprint(_leaves(s.variables)) for s in subjects}
-    images = {s.dataset.name: _hash(s.split) for s in subjects}
+    weights = {s.name: fingerprint(leaves_of(s.variables)) for s in subjects}
+    images = {s.dataset.name: hash_of(s.split) for s in subjects}
     identity = {
         "weights": weights,
         "data": images,
@@ -152,9 +152,11 @@ def _add_cost(rows: Store, job: Job, num_rows: int, seconds: float) -> None:
     rows.write_manifest(extra={"cost": cost})
 
 
-def _leaves(variables: PyTree) -> list[np.ndarray]:
+def leaves_of(variables: PyTree) -> list[np.ndarray]:
+    """Return the arrays of a model, for its fingerprint."""
     return [np.asarray(leaf) for leaf in jax.tree.leaves(variables)]
 
 
-def _hash(split: Split) -> str:
+def hash_of(split: Split) -> str:
+    """Return the fingerprint of images, targets and identities."""
     return fingerprint([np.asarray(split.images), np.asarray(split.targets), np.asarray(split.ids)])

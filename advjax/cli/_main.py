@@ -18,6 +18,7 @@ usage: advjax COMMAND [CONFIG] [--field value ...]
 commands:
   train     train a classifier, plainly or adversarially; goes on where a killed run stopped
   evaluate  attack trained models over many budgets and write rows, curves and a report
+  sweep     the same by the engine, for a fraction of the gradients; grids, shards, clusters
   report    make report.html and curves.png from stored rows again
   data      list | check SOURCE: what a source holds, and whether it is sound
 
@@ -125,12 +126,14 @@ def _command(name: str) -> Callable[[list[str]], int | None]:
         from advjax.cli._train import train as chosen
     elif name == "evaluate":
         from advjax.cli._evaluate import evaluate as chosen
+    elif name == "sweep":
+        from advjax.cli._sweep import sweep as chosen
     elif name == "report":
         from advjax.cli._report import report as chosen
     elif name == "data":
         from advjax.cli._data import data as chosen
     else:
-        raise UsageError(f"unknown command {name!r}; known: train, evaluate, report, data")
+        raise UsageError(f"unknown command {name!r}; known: train, evaluate, sweep, report, data")
     return chosen
 
 

@@ -40,7 +40,8 @@ def parse(cls: type[Config], argv: Sequence[str], *, command: str, description: 
       FileNotFoundError: the file does not exist.
       ValueError: the file has no such config.
     """
-    words = [_decimal(word) for word in argv]
+    before = ["", *argv]
+    words = [w if _names_shard(b, w) else _decimal(w) for b, w in zip(before, argv, strict=False)]
     default = cls()
     if words and not words[0].startswith("-"):
         default = read_config(words.pop(0), cls)
@@ -121,6 +122,11 @@ def _mistake(file: Path, error: Exception) -> str:
             "the import out"
         )
     return f"{where}: {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _names_shard(before: str, word: str) -> bool:
+    """Whether a word is `i/n` of `--shard`, which is no number."""
+    return before == "--shard" or word.startswith("--shard=")
 
 
 def _decimal(word: str) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from advjax import report as reports
+from advjax import store
 from advjax.cli._parse import parse
 
 DESCRIPTION = """Make report.html and curves.png from the rows of an evaluation.
@@ -15,13 +16,14 @@ class ReportConfig:
     """Which evaluation."""
 
     folder: str = "runs/evaluate"
-    """What `advjax evaluate` wrote (its --out)."""
+    """What `advjax evaluate` or `advjax sweep` wrote (its --out); shards are put together."""
 
 
 def report(argv: list[str]) -> None:
     """Run `advjax report`."""
     words = ["--folder", *argv] if argv and not argv[0].startswith("-") else argv
     config = parse(ReportConfig, words, command="report", description=DESCRIPTION)
+    store.merge_shards(config.folder)
     path = reports.build(config.folder)
     print(reports.summary_table(config.folder))
     print(f"report: {path}")

@@ -8,11 +8,11 @@ import numpy as np
 
 from advjax import engine, metrics, store
 from advjax.cli._subjects import Job, Subject
-from advjax.config import EvaluateConfig
+from advjax.config import EvaluateConfig, SweepConfig
 from advjax.engine import ReferenceRows
 
 
-def clean_rows(job: Job, key: jax.Array, config: EvaluateConfig) -> dict[str, Any]:
+def clean_rows(job: Job, key: jax.Array, config: EvaluateConfig | SweepConfig) -> dict[str, Any]:
     """Return the rows of the unattacked images."""
     split = job.subject.split
     output, _, loss = engine.evaluate_clean(
@@ -43,19 +43,27 @@ def attacked_rows(
 def _common(
     subject: Subject, attack: str, eps: float, restart: int, output: np.ndarray
 ) -> dict[str, Any]:
-    probabilities = _probabilities(output, subject.dataset.task)
+    probabilities = to_probabilities(output, subject.dataset.task)
     targets = np.asarray(subject.split.targets)
     single = subject.dataset.task == "single"
-    sure = probabilities.max(1) if single else np.maximum(probabilities, 1 - probabilities).mean(1)
     return {
         "model": subject.name, "data": subject.dataset.name, "attack": attack,
         "example_id": np.asarray(subject.split.ids), "eps": eps, "restart": restart,
-        "evaluated": True, "confidence": sure, "probabilities": probabilities,
+        "evaluated": True, "confidence": confidence(probabilities, single),
+        "probabilities": probabilities,
         "target": targets[:, None] if single else targets,
     }  # fmt: skip
 
 
-def _probabilities(output: np.ndarray, task: str) -> np.ndarray:
+def confidence(probabilities: np.ndarray, single: bool) -> np.ndarray:
+    """Return `[N]`, how sure a model is of its decisions."""
+    if single:
+        return probabilities.max(1)
+    return np.maximum(probabilities, 1 - probabilities).mean(1)
+
+
+def to_probabilities(output: np.ndarray, task: str) -> np.ndarray:
+    """Return softmax or sigmoid of outputs `[N, C]`."""
     output = np.asarray(output, np.float32)
     return np.asarray(jax.nn.softmax(output) if task == "single" else jax.nn.sigmoid(output))
 
@@ -74,7 +82,7 @@ def write_panel(
         config.out, model=job.subject.name, attack=job.attack, eps=eps,
         clean=images / np.float32(255) if images.dtype == np.uint8 else images,
         adv=result.x_adv[chosen], target=targets[chosen], clean_probabilities=clean[chosen],
-        adv_probabilities=_probabilities(result.output[chosen], task),
+        adv_probabilities=to_probabilities(result.output[chosen], task),
         example_id=np.asarray(split.ids)[chosen],
         class_names=job.subject.dataset.class_names,
     )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 
 from advjax import attacks, criteria, data, losses, threat, training
 from advjax.cli._main import warn
-from advjax.config import AttackConfig, DataConfig, EvaluateConfig
+from advjax.config import AttackConfig, DataConfig, EvaluateConfig, SweepConfig
 from advjax.data import Dataset, Split
 from advjax.engine import MakeAttack
 from advjax.types import Attack, AttackSpec, PyTree
@@ -35,7 +35,7 @@ class Job(NamedTuple):
     spec: AttackSpec
 
 
-def load_subjects(config: EvaluateConfig) -> list[Subject]:
+def load_subjects(config: EvaluateConfig | SweepConfig) -> list[Subject]:
     """Load models and their data, each once.
 
     Raises:
@@ -94,7 +94,7 @@ def _check_data(folder: str, info: dict[str, Any], dataset: Dataset, found: str)
         )
 
 
-def _check_names(config: EvaluateConfig, subjects: list[Subject]) -> None:
+def _check_names(config: EvaluateConfig | SweepConfig, subjects: list[Subject]) -> None:
     """Refuse two sets of images under one name: rows know their data by the name only."""
     seen: dict[str, tuple[str, Split]] = {}
     for run, subject in zip(config.runs, subjects, strict=True):
@@ -110,7 +110,7 @@ def _check_names(config: EvaluateConfig, subjects: list[Subject]) -> None:
             )
 
 
-def plan(config: EvaluateConfig, subjects: list[Subject]) -> list[Job]:
+def plan(config: EvaluateConfig | SweepConfig, subjects: list[Subject]) -> list[Job]:
     """Return every (model, attack), one compiled program per (architecture, attack)."""
     made: dict[Any, MakeAttack] = {}
     jobs = []

@@ -26,8 +26,8 @@ from advjax.random import example_keys
 from advjax.status import Status
 from advjax.types import Array, Attack
 
-# a batch below this gains nothing from being smaller still
-SMALLEST = 4
+# a batch below this gains less from being smaller than a second program costs to compile
+SMALLEST = 8
 
 
 class Work(NamedTuple):

@@ -26,6 +26,8 @@ from advjax.types import Attack, PyTree
 
 # a call of the program should take about so long: rare enough to cost nothing, often enough to see
 SECONDS = 1.0
+# results are handed out about so often, so that a killed program loses no more
+HARVEST = 5.0
 
 
 class Progress(NamedTuple):
@@ -89,6 +91,8 @@ class Stage:
         self.ticks_per_call = 8
         # row of a queue -> number of the example, -1: none
         self.holds = np.full((self.num_devices, settings.capacity), -1)
+        # rows whose results were taken and that hold nothing new yet
+        self.stale = np.zeros(self.holds.shape, bool)
         if mesh is not None:
             self.params = jax.device_put(params, meshes.replicated(mesh))
         self.state = self._empty()
@@ -103,6 +107,7 @@ class Stage:
         num_steps: int | None = None,
         verdict: np.ndarray | None = None,
         take: Callable[[Finished, np.ndarray], None] | None = None,
+        done: Callable[[np.ndarray, Tables], None] | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> Tables:
         """Decide the examples of `todo`.
@@ -116,6 +121,8 @@ class Stage:
           verdict: `[N, R, E]` what is known already; None: nothing.
           take: called with finished runs of one device (after their judgement, `[m, ...]`) and
             their examples `[m]`, before they are forgotten.
+          done: called every few seconds with the examples `[m]` that were decided since, and
+            their tables, `[m, ...]`.
           progress: called after every call of the program.
 
         Returns:
@@ -127,7 +134,7 @@ class Stage:
         known = tables.verdict.copy() if verdict is None else verdict
         steps = self.attack.spec.num_steps if num_steps is None else num_steps
         epsilons = jnp.asarray(self.epsilons, self.dtype)
-        done_before = 0
+        harvested, last_harvest = 0, time.monotonic()
         self._load(waiting, ceiling, first, known)
         while True:
             started = time.monotonic()
@@ -140,12 +147,16 @@ class Stage:
             if take is not None:
                 self._hand_out(take)
             if progress is not None:
-                done = done_before + int(counts.done.sum())
-                progress(Progress(done, len(todo), self.computed, self.useful))
+                decided = harvested + int(counts.done.sum()) - int(self.stale.sum())
+                progress(Progress(decided, len(todo), self.computed, self.useful))
             left = int(counts.left.sum())
             more = any(waiting)
-            if left == 0 or (more and self._worth_refilling(counts)):
-                done_before += self._harvest(tables)
+            due = done is not None and time.monotonic() - last_harvest > HARVEST
+            if left == 0 or due or (more and self._worth_refilling(counts)):
+                examples = self._harvest(tables)
+                harvested, last_harvest = harvested + len(examples), time.monotonic()
+                if done is not None and len(examples):
+                    done(examples, Tables(*(column[examples] for column in tables)))
                 if left == 0 and not more:
                     return tables
                 self._load(waiting, ceiling, first, known)
@@ -203,15 +214,16 @@ class Stage:
                 )
                 take(some, self.holds[device][some.row])
 
-    def _harvest(self, tables: Tables) -> int:
-        """Copy the results of examples that are done, and return how many there were."""
+    def _harvest(self, tables: Tables) -> np.ndarray:
+        """Copy the results of examples that are done, and return which these are."""
         queue = self.state.queue
         ready = (np.asarray(queue.phase) == Phase.DONE) & (self.holds >= 0)
         examples = self.holds[ready]
         for name in Tables._fields:
             getattr(tables, name)[examples] = np.asarray(getattr(queue, name))[ready]
         self.holds[ready] = -1
-        return len(examples)
+        self.stale[ready] = True
+        return examples
 
     def _load(
         self, waiting: list[list[int]], ceiling: np.ndarray, first: np.ndarray, known: np.ndarray
@@ -230,6 +242,7 @@ class Stage:
             free = np.flatnonzero(self.holds[d] < 0)[: len(examples)]
             at[d, : len(free)], which[d, : len(free)] = free, examples
             self.holds[d, free] = examples
+            self.stale[d, free] = False
             del waiting[d][: len(examples)]
         images, targets, ids = self.examples
         rows = (

@@ -51,7 +51,7 @@ SIGNS = {
         "does not point uphill",
     ),
     "more_effort_breaks": Sign(
-        0.0, 0.4, "examples that stood fell to twice the steps from another start: the attack is "
+        0.1, 0.4, "examples that stood fell to twice the steps from another start: the attack is "
         "too weak for its figure",
     ),
     "unbounded_eps_fails": Sign(
@@ -148,7 +148,7 @@ def probe(
       The counts, and the backward passes that it took.
     """
     stage = again(epsilons)
-    size = max(stage.settings.slots // 4, 4) * stage.num_devices
+    size = max(stage.settings.slots // 4, 8) * stage.num_devices
     last = len(epsilons) - 1
     at = np.minimum(tables.best, len(epsilons)) - 1
     rows = np.arange(len(at))

@@ -42,6 +42,9 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
             "Accuracy under attack rises at a larger budget: the attack is too weak there, and "
             f"robust accuracy is the figure to trust. Rise: {'; '.join(weak)}."
         )
+    for model, attack, verdict, _, text in results.manifest.get("extra", {}).get("trust", []):
+        if any(model == one.name for one in models):
+            said.append(f"{attack} on {model} is {verdict}: {text}.")
     if results.manifest.get("earlier"):
         said.append(
             "The rows were computed in several sessions with different software; "

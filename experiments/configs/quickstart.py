@@ -1,11 +1,11 @@
 """Quickstart, the evaluation: both models, five attacks, sixteen budgets, 0.5/255 to 8/255.
 
-advjax evaluate experiments/configs/quickstart.py
+advjax sweep experiments/configs/quickstart.py
 """
 
-from advjax.config import EvaluateConfig
+from advjax.config import SweepConfig
 
-config = EvaluateConfig(
+config = SweepConfig(
     out="runs/quickstart",
     runs=("runs/quickstart/standard", "runs/quickstart/pgd"),
     attacks=("fgsm", "bim", "pgd:num_steps=10", "mifgsm", "smia"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,3 +137,129 @@ def test_metrics_of_the_rows_are_those_of_the_summary(evaluated):
     ]  # fmt: skip
     assert found
     assert any(np.isclose(e["robust_accuracy"], expected[-1]) for e in found)
+
+
+SWEEP = [
+    "--attacks", "fgsm", "pgd:num_steps=3", "--epsilons", "2/255", "8/255", "--bootstrap", "50",
+    "--panels", "3", "--slots", "4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def swept(runs, tmp_path_factory):
+    out = str(tmp_path_factory.mktemp("sweep") / "out")
+    assert main(["sweep", "--runs", *runs, "--out", out, *SWEEP]) == 0
+    return out
+
+
+def ordered(folder):
+    rows = store.Store(folder).read()
+    names = ("example_id", "eps", "attack", "model")
+    order = np.lexsort([rows[name] for name in names])
+    return {name: column[order] for name, column in rows.items()}
+
+
+def test_an_exhaustive_sweep_has_the_rows_of_the_evaluation(evaluated, runs, tmp_path):
+    out = str(tmp_path / "exhaustive")
+    assert main(["sweep", "--runs", *runs, "--out", out, *SWEEP, "--order", "exhaustive"]) == 0
+    a, b = ordered(out), ordered(evaluated)
+    attacked = ~a["wrong_when_clean"] | (a["attack"] == "none")
+    for name in ("model", "attack", "example_id", "eps", "success", "wrong_when_clean", "target"):
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    assert a["evaluated"][attacked].all()
+    for name in ("num_steps", "num_grads", "status"):
+        np.testing.assert_array_equal(a[name][attacked], b[name][attacked], err_msg=name)
+    for name in ("loss", "linf", "l2", "probabilities", "confidence"):
+        np.testing.assert_allclose(a[name][attacked], b[name][attacked], atol=1e-5, err_msg=name)
+
+
+def test_a_swept_row_says_what_is_known(swept, evaluated):
+    rows, brute = ordered(swept), ordered(evaluated)
+    assert len(rows["eps"]) == len(brute["eps"])
+    assert (rows["success"] == brute["success"]).mean() > 0.97
+    attacked = rows["attack"] != "none"
+    assert (rows["linf"][attacked] <= rows["eps"][attacked] + 1e-6).all() or (
+        # a failure at a larger budget stands for a smaller one that was not computed
+        ~rows["evaluated"][attacked & (rows["linf"] > rows["eps"] + 1e-6)]
+    ).all()
+    shown = rows["probabilities"].argmax(1) != rows["target"][:, 0]
+    np.testing.assert_array_equal(rows["success"], shown)
+    wrong = attacked & rows["wrong_when_clean"]
+    assert not rows["evaluated"][wrong].any()
+    assert (rows["num_grads"][wrong] == 0).all()
+    text = (store.Store(swept).folder / "report.html").read_text()
+    assert "Robust accuracy" in text
+    manifest = store.Store(swept).manifest
+    assert set(manifest["extra"]["cost"]) == {"standard", "pgd"}
+
+
+def test_a_second_sweep_has_nothing_to_do(swept, runs, capsys):
+    before = store.Store(swept).keys()
+    capsys.readouterr()
+    assert main(["sweep", "--runs", *runs, "--out", swept, *SWEEP]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert store.Store(swept).keys() == before
+    assert main(["sweep", "--runs", *runs, "--out", swept, *SWEEP, "--restarts", "2"]) == 1
+
+
+def test_rows_that_are_gone_are_computed_again_to_the_same_table(swept, runs, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(swept, again)
+    parts = sorted((again / "rows").iterdir())
+    for part in parts[1::2]:
+        part.unlink()
+    assert main(["sweep", "--runs", *runs, "--out", str(again), *SWEEP]) == 0
+    a, b = ordered(again), ordered(swept)
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_shards_are_one_sweep(swept, runs, tmp_path, capsys):
+    out = str(tmp_path / "shards")
+    for i in range(2):
+        words = ["--shard", f"{i}/2", "--diagnose", "False"]
+        assert main(["sweep", "--runs", *runs, "--out", out, *SWEEP, *words]) == 0
+    assert f"advjax report {out}" in capsys.readouterr().out
+    assert main(["report", out]) == 0
+    a, b = ordered(out), ordered(swept)
+    for name in ("example_id", "eps", "attack", "model", "success", "evaluated", "num_steps"):
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_a_killed_sweep_goes_on_and_ends_the_same(swept, runs, tmp_path):
+    out = str(tmp_path / "killed")
+    words = [sys.executable, "-m", "advjax", "sweep", "--runs", *runs, "--out", out, *SWEEP]
+    kills = 0
+    for wanted in (2, 4):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 240
+        parts = os.path.join(out, "rows")
+        while process.poll() is None and time.monotonic() < deadline:
+            if os.path.isdir(parts) and len(os.listdir(parts)) >= wanted:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.01)
+        process.wait()
+        kills += process.returncode == -signal.SIGKILL
+    assert kills == 2
+    assert main(words[3:]) == 0
+    a, b = ordered(out), ordered(swept)
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["--shard", "2/2"], "0 <= i < n"),
+        (["--shard", "half"], "0 <= i < n"),
+        (["--order", "upwards"], "order"),
+        (["--quantise", "7"], "quantise"),
+        (["--seeds", "1", "1"], "seeds"),
+        (["--slots", "0"], "slots"),
+    ],
+)
+def test_impossible_sweeps_are_refused(words, match, capsys, tmp_path):
+    out = ["--runs", "x", "--out", str(tmp_path / "o")]
+    assert main(["sweep", *out, *words]) == 1
+    assert match in capsys.readouterr().err

@@ -118,12 +118,9 @@ def test_linear_models_break_at_the_closed_form(norm, order):
     "options",
     [
         {"slots": 1},
-        {"slots": 5},
-        {"slots": 64},
-        {"memory_limit": 1},
+        {"slots": 32},
         {"memory_limit": 1, "slots": 2},
         {"devices": 1},
-        {"devices": 2, "slots": 3},
         {"devices": 8, "slots": 2},
         {"devices": 2, "slots": 2, "memory_limit": 1},
     ],
@@ -204,9 +201,6 @@ def test_success_that_does_not_survive_rounding_is_not_counted():
     np.testing.assert_array_equal(broken, np.isfinite(result.min_eps))
     # half a grey level leaves an 8-bit image as it is
     assert not (result.min_eps == 1 / 510).any()
-    climbed = sweep(quantise=8, order="ascending", epsilons=np.arange(1, 17) / 510)
-    every = sweep(quantise=8, order="exhaustive", epsilons=np.arange(1, 17) / 510)
-    assert (climbed.robust_accuracy <= every.robust_accuracy).all()
 
 
 def test_restarts_break_more_and_no_order_loses_them():
@@ -215,8 +209,6 @@ def test_restarts_break_more_and_no_order_loses_them():
     every = sweep(order="exhaustive", restarts=3)
     np.testing.assert_array_equal(climbed.min_eps, every.min_eps)
     assert (climbed.min_eps <= once.min_eps).all()
-    searched = sweep(restarts=3)
-    assert (searched.min_eps <= swept("search").min_eps).all()
 
 
 def make_fgsm(params):
@@ -304,10 +296,16 @@ def test_targeted_and_multi_label():
         return attacks.bim(objective, threat.linf(), num_steps=8)
 
     for make, target in ((targeted, wanted), (multi, several)):
-        climbed = sweep(make, y=target, order="ascending")
-        every = sweep(make, y=target, order="exhaustive")
-        np.testing.assert_array_equal(climbed.min_eps, every.min_eps)
-        assert np.mean(sweep(make, y=target).min_eps == climbed.min_eps) > 0.9
+        found = sweep(make, y=target, diagnose=False)
+        climbed = sweep(make, y=target, order="ascending", diagnose=False)
+        assert np.mean(found.min_eps == climbed.min_eps) > 0.9
+        assert (found.min_eps == 0).any() or make is multi
+        assert np.isfinite(found.min_eps).any()
+        for e, eps in enumerate(EPSILONS[:2]):
+            rows = engine.reference(make, PARAMS, X, target, eps, key=KEY)
+            solved = climbed.tables[0].verdict[:, 0, e] == Verdict.VERIFIED
+            known = climbed.tables[0].verdict[:, 0, e] != Verdict.UNKNOWN
+            np.testing.assert_array_equal(solved[known], rows.success[known])
 
 
 def test_float64(x64):

@@ -1,0 +1,190 @@
+"""`advjax sweep`: models x attacks x budgets x seeds by the engine, row by row into the store."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from advjax import engine, store
+from advjax import mesh as meshes
+from advjax import report as reports
+from advjax.cli import _runtime
+from advjax.cli._cell import Cell, Clean
+from advjax.cli._checks import check_sweep, shard_of
+from advjax.cli._evaluate import hash_of, leaves_of
+from advjax.cli._parse import parse
+from advjax.cli._rows import clean_rows
+from advjax.cli._subjects import Job, Subject, load_subjects, plan
+from advjax.config import SweepConfig
+from advjax.engine import Progress
+from advjax.store import Store, fingerprint
+
+DESCRIPTION = """Find the smallest budget that breaks each image, for a grid of models and attacks.
+
+The engine runs all images and budgets of an attack in one program, and computes only what decides:
+OUT/rows/*.parquet gets one row per model, attack, image and budget as `advjax evaluate` writes
+them (`evaluated` is false where a verdict follows from another), then curves and a report. Images
+whose rows are stored are not attacked again, so that a killed sweep goes on with the same command.
+Every image gets its verdict by itself: slots, devices and shards change nothing."""
+
+
+def sweep(argv: list[str]) -> None:
+    """Run `advjax sweep`."""
+    config = parse(SweepConfig, argv, command="sweep", description=DESCRIPTION)
+    check_sweep(config)
+    _runtime.prepare(config.devices)
+    if config.distributed:
+        jax.distributed.initialize()
+        config = dataclasses.replace(
+            config, shard=f"{jax.process_index()}/{jax.process_count()}", devices=0
+        )
+    part, parts = shard_of(config.shard)
+    here = config.out if parts == 1 else str(Path(config.out) / f"shard-{part}-of-{parts}")
+    subjects = [_share(subject, part, parts) for subject in load_subjects(config)]
+    rows = _open(config, here, subjects)
+    done = _run(config, rows, subjects, _mesh(config.devices))
+    if config.distributed:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("all rows are stored")
+        if jax.process_index() > 0:
+            return
+    if parts > 1 and not config.distributed:
+        print(
+            f"{here}: shard {part} of {parts} is complete; all of them: advjax report {config.out}"
+        )
+        return
+    _conclude(config, done)
+
+
+def _conclude(config: SweepConfig, done: int) -> None:
+    """Put shards together, make the report and print the summary."""
+    merged = store.merge_shards(config.out)
+    page = Path(config.out) / "report.html"
+    if done or merged or not page.is_file():
+        page = reports.build(config.out)
+    else:
+        print(f"{config.out}: nothing to do, all rows are stored")
+    print(reports.summary_table(config.out))
+    print(f"curves: {page.with_name('curves.png')}\nreport: {page}")
+
+
+def _share(subject: Subject, part: int, parts: int) -> Subject:
+    """Return the subject with the images of one shard."""
+    if len(subject.split) < parts:
+        raise ValueError(f"shard: {parts} shards of {len(subject.split)} images; use fewer")
+    return subject._replace(split=subject.split.select(np.arange(part, len(subject.split), parts)))
+
+
+def _mesh(devices: int) -> Any:
+    if devices == 1:
+        return None
+    local = jax.local_devices()
+    if devices > len(local):
+        # says what is missing and how to get it
+        return meshes.data_mesh(devices)
+    chosen = local[: devices or len(local)]
+    return jax.sharding.Mesh(np.array(chosen), (meshes.AXIS,)) if len(chosen) > 1 else None
+
+
+def _open(config: SweepConfig, here: str, subjects: list[Subject]) -> Store:
+    """Open the store; what the rows depend on is its identity."""
+    weights = {s.name: fingerprint(leaves_of(s.variables)) for s in subjects}
+    images = {s.dataset.name: hash_of(s.split) for s in subjects}
+    parts = shard_of(config.shard)[1]
+    settings = {
+        name: getattr(config, name)
+        for name in ("epsilons", "restarts", "order", "quantise", "split", "num_examples", "seed")
+    }
+    identity = {
+        "weights": weights,
+        # each shard has images of its own; the sweep is the same
+        "data": images if parts == 1 else dict.fromkeys(images, parts),
+        "settings": settings | {"command": "sweep"},
+    }
+    rows = Store(here, identity=identity)
+    jobs = plan(config, subjects)
+    rows.write_manifest(
+        config=config,
+        inputs={**weights, **images},
+        extra={
+            "data": {
+                s.dataset.name: {
+                    "class_names": list(s.dataset.class_names), "task": s.dataset.task,
+                }
+                for s in subjects
+            },
+            "norms": {
+                _label(job, seed): job.config.norm for job in jobs for seed in config.seeds
+            },
+        },
+    )  # fmt: skip
+    text = json.dumps({"config": dataclasses.asdict(config)}, indent=2) + "\n"
+    store.write_atomic(Path(here) / "config.json", text.encode())
+    return rows
+
+
+def _label(job: Job, seed: int) -> str:
+    return job.attack if seed == 0 else f"{job.attack}@{seed}"
+
+
+def _run(config: SweepConfig, rows: Store, subjects: list[Subject], mesh: Any) -> int:
+    """Sweep every cell of the grid that is not stored; return how many that was."""
+    jobs = plan(config, subjects)
+    cells = [(job, seed) for job in jobs for seed in config.seeds]
+    clean: dict[str, Clean] = {}
+    swept = 0
+    for number, (job, seed) in enumerate(cells):
+        subject = job.subject
+        if subject.name not in clean:
+            clean[subject.name] = _clean(config, rows, job)
+        cell = Cell(rows, job, _label(job, seed), config, clean[subject.name])
+        todo = cell.missing()
+        if len(todo):
+            swept += 1
+            title = f"[{number + 1}/{len(cells)}] {subject.name} {cell.label}"
+            _sweep_cell(config, cell, todo, jax.random.key(seed), mesh, title)
+    return swept
+
+
+def _clean(config: SweepConfig, rows: Store, job: Job) -> Clean:
+    """Evaluate the images unattacked; store that once."""
+    columns = clean_rows(job, jax.random.key(config.seed), config)
+    subject = job.subject
+    stored = rows.num_rows(model=subject.name, data=subject.dataset.name, attack="none")
+    if stored < len(subject.split):
+        # named by its images, since shards are put together
+        first = int(np.asarray(subject.split.ids).min())
+        rows.write(columns, f"{subject.name}/none/{first}-{len(subject.split)}")
+    return Clean(columns["wrong_when_clean"], columns["probabilities"], columns["loss"])
+
+
+def _sweep_cell(
+    config: SweepConfig, cell: Cell, todo: np.ndarray, key: jax.Array, mesh: Any, title: str
+) -> None:
+    """Attack the images of `todo`, and store their rows as they are decided."""
+    split = cell.job.subject.split.select(todo)
+    started = time.monotonic()
+    with tqdm(total=len(todo), unit="image", desc=title) as bar:
+
+        def progress(at: Progress) -> None:
+            seconds = max(time.monotonic() - started, 1e-9)
+            share = at.rows_useful / max(at.rows_computed, 1)
+            bar.set_postfix_str(f"{at.rows_computed / seconds:.0f} grad/s, {share:.0%} useful")
+            bar.update(at.done - bar.n)
+
+        result = engine.sweep(
+            cell.job.make_attack, cell.job.subject.variables, split.images, split.targets,
+            epsilons=config.epsilons, key=key, restarts=config.restarts, slots=config.slots,
+            order=config.order, mesh=mesh, ids=split.ids, quantise=config.quantise,
+            memory_limit=config.memory_limit_mb * 2**20, diagnose=config.diagnose,
+            take=lambda _, finished, examples: cell.take(finished, todo[examples]),
+            done=lambda _, examples, tables: cell.write(todo[examples], tables),
+            progress=progress,
+        )  # fmt: skip
+    cell.conclude(result, time.monotonic() - started)

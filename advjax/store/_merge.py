@@ -1,0 +1,61 @@
+"""Shards of one sweep, put together."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from advjax.store import _manifest
+from advjax.store._files import write_atomic
+
+SHARDS = "shard-*-of-*"
+
+
+def merge_shards(folder: str | Path) -> int:
+    """Copy the rows and panels of `folder/shard-i-of-n` into `folder`; return how many shards.
+
+    Rows that are there already stay. Nothing happens where there are no shards.
+
+    Raises:
+      ValueError: shards of different sweeps, or of different numbers.
+    """
+    out = Path(folder)
+    shards = sorted(path for path in out.glob(SHARDS) if (path / "rows").is_dir())
+    if not shards:
+        return 0
+    totals = {path.name.rpartition("-")[2] for path in shards}
+    manifests = [_manifest.read_manifest(path / "manifest.json") for path in shards]
+    first = manifests[0]
+    if len(totals) > 1 or any(m.get("identity") != first.get("identity") for m in manifests):
+        raise ValueError(
+            f"{out}: its shards are not of one sweep ({', '.join(p.name for p in shards)}); "
+            "remove those of another one"
+        )
+    for shard in shards:
+        for kind in ("rows", "panels"):
+            for path in sorted((shard / kind).rglob("*")) if (shard / kind).is_dir() else ():
+                target = out / path.relative_to(shard)
+                if path.is_file() and not path.name.startswith(".") and not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    write_atomic(target, path.read_bytes())
+    merged = {**first, "parts": [part for m in manifests for part in m.get("parts", [])]}
+    merged["extra"] = _merge_extra([m.get("extra", {}) for m in manifests])
+    write_atomic(out / "manifest.json", (json.dumps(merged, indent=2) + "\n").encode())
+    if not (out / "config.json").exists() and (shards[0] / "config.json").exists():
+        shutil.copyfile(shards[0] / "config.json", out / "config.json")
+    return len(shards)
+
+
+def _merge_extra(extras: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add costs up; keep the trust flags of every shard apart, since each looked by itself."""
+    merged = dict(extras[0])
+    cost: dict[str, dict[str, dict[str, float]]] = {}
+    for extra in extras:
+        for model, attacks in extra.get("cost", {}).items():
+            for attack, numbers in attacks.items():
+                mine = cost.setdefault(model, {}).setdefault(attack, {})
+                for name, value in numbers.items():
+                    mine[name] = mine.get(name, 0) + value
+    merged["cost"] = cost
+    merged["trust"] = [line for extra in extras for line in extra.get("trust", [])]
+    return merged
