@@ -121,15 +121,11 @@ class Stage:
         waiting = [list(share) for share in shares]
         known = tables.verdict.copy() if verdict is None else verdict
         steps = self.attack.spec.num_steps if num_steps is None else num_steps
-        epsilons = jnp.asarray(self.epsilons, self.dtype)
         done_before = 0
         self._load(waiting, ceiling, first, known)
         while True:
             started = time.monotonic()
-            self.state = self.program(
-                self.params, key, epsilons, jnp.int32(steps), jnp.int32(self.ticks_per_call),
-                self.state,
-            )  # fmt: skip
+            self.state = self.program(*self.arguments(key, steps))
             counts = jax.tree.map(np.asarray, self.state.counts)
             self._account(counts, time.monotonic() - started)
             if take is not None:
@@ -144,6 +140,12 @@ class Stage:
                 if left == 0 and not more:
                     return tables
                 self._load(waiting, ceiling, first, known)
+
+    def arguments(self, key: jax.Array, num_steps: int) -> tuple[Any, ...]:
+        """Return what `program` is called with next; the last one, the state, is donated."""
+        epsilons = jnp.asarray(self.epsilons, self.dtype)
+        ticks = jnp.int32(self.ticks_per_call)
+        return self.params, key, epsilons, jnp.int32(num_steps), ticks, self.state
 
     def _empty(self) -> State:
         images, targets = self.examples.images, self.examples.targets
