@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from advjax.engine import _state
+from advjax.engine import _processes, _state
 from advjax.engine._inputs import (
     Examples,
     check_epsilons,
@@ -111,8 +111,8 @@ def sweep(
       memory_limit: bytes that the examples may take on one device; what is beyond is streamed.
       return_x_adv: also return the adversarial images.
       take: called as `take(attack, finished, examples)` with every finished run, judged; for
-        those who store rows.
-      progress: called about once a second with a `Progress`.
+        those who store rows. With several processes each hears of its own runs only.
+      progress: called about once a second with a `Progress`, of this process's share.
 
     Returns:
       `SweepResult`.
@@ -125,36 +125,38 @@ def sweep(
         raise ValueError("make_attack: name at least one attack")
     budgets = check_epsilons(epsilons)
     check_settings(order, restarts, slots, quantise, warm_start)
+    params = _processes.local(params)
     attacks = [make(params) for make in makers]
     for attack in attacks:
         _check_attack(attack)
     examples = check_examples(x, y, ids, attacks[0].spec.ball.bounds)
-    mine, mesh = _share(len(examples.images), mesh)
-    part = Examples(*jax.tree.map(lambda leaf: leaf[mine], tuple(examples)))
+    total = len(examples.images)
+    mine, mesh, alone = _processes.share(total, mesh)
+    # where there are more processes than examples, the last ones hold one and do nothing
+    held = mine if len(mine) else np.zeros(1, int)
+    part = examples if alone else jax.tree.map(lambda leaf: leaf[held], examples)
     settings = _settings(part, len(budgets), mesh, slots, memory_limit)._replace(
         order=order, restarts=restarts, warm_start=warm_start, quantise=quantise,
         record=take is not None,
     )  # fmt: skip
     kept = _Images(part, len(budgets)) if return_x_adv else None
     tables, computed, useful = [], 0, 0
-    best = np.full(len(mine), len(budgets), np.int32)
-    first = np.full(len(mine), -1, np.int32)
+    best = np.full(len(held), len(budgets), np.int32)
+    first = np.full(len(held), -1, np.int32)
     todo = np.arange(len(mine))
     for number, (make, attack) in enumerate(zip(makers, attacks, strict=True)):
         stage = Stage(make, attack, params, part, budgets, settings, mesh)
-        hand = _hand_out(number, kept, take)
+        hand = _hand_out(number, mine, kept, take)
         tables.append(
             stage.run(todo, typed(key), ceiling=best, first=first, take=hand, progress=progress)
         )
         computed, useful = computed + stage.computed, useful + stage.useful
         if order != "exhaustive":
             # what stood the attack before is likely to stand this one: begin at the top
-            best, first = tables[-1].best, np.full(len(mine), len(budgets) - 1, np.int32)
-            todo = np.flatnonzero(~tables[0].wrong & (best > 0))
-    return _gather(
-        _Share(budgets, tables, computed, useful, None if kept is None else kept.images),
-        mine, len(examples.images),
-    )  # fmt: skip
+            best, first = tables[-1].best, np.full(len(held), len(budgets) - 1, np.int32)
+            todo = todo[~tables[0].wrong[todo] & (best[todo] > 0)]
+    found = _Share(budgets, tables, computed, useful, None if kept is None else kept.images)
+    return _curve(found if alone else _across_processes(found, len(mine), total))
 
 
 class _Share(NamedTuple):
@@ -185,7 +187,10 @@ class _Images:
 
 
 def _hand_out(
-    number: int, kept: _Images | None, take: Callable[[int, Finished, np.ndarray], None] | None
+    number: int,
+    mine: np.ndarray,
+    kept: _Images | None,
+    take: Callable[[int, Finished, np.ndarray], None] | None,
 ) -> Callable[[Finished, np.ndarray], None] | None:
     if kept is None and take is None:
         return None
@@ -194,7 +199,7 @@ def _hand_out(
         if kept is not None:
             kept.take(finished, examples)
         if take is not None:
-            take(number, finished, examples)
+            take(number, finished, mine[examples])
 
     return both
 
@@ -205,14 +210,6 @@ def _check_attack(attack: Attack) -> None:
             "make_attack: the ball has a mask per row, but the rows of a pool change; sweep the "
             "examples of one mask at a time, or put the mask into the objective"
         )
-
-
-def _share(total: int, mesh: Mesh | None) -> tuple[np.ndarray, Mesh | None]:
-    """Return the examples of this process and the mesh of its own devices."""
-    processes = jax.process_count()
-    if mesh is None or processes == 1:
-        return np.arange(total), mesh
-    return np.arange(jax.process_index(), total, processes), mesh.local_mesh
 
 
 def _settings(
@@ -230,10 +227,8 @@ def _settings(
     return Settings(order="search", slots=slots, capacity=capacity, restarts=1)
 
 
-def _gather(share: _Share, mine: np.ndarray, total: int) -> SweepResult:
-    """Put the shares of all processes together and compute the curve."""
-    if len(mine) < total:
-        share = _across_processes(share, mine, total)
+def _curve(share: _Share) -> SweepResult:
+    """Compute the curve from the tables of all examples."""
     first, epsilons = share.tables[0], share.epsilons
     num_budgets = len(epsilons)
     levels = np.append(epsilons, np.inf)
@@ -274,29 +269,9 @@ def _status(
     return np.where(wrong, np.int8(Status.WRONG_WHEN_CLEAN), status)
 
 
-def _across_processes(share: _Share, mine: np.ndarray, total: int) -> _Share:
+def _across_processes(share: _Share, mine: int, total: int) -> _Share:
     """Exchange results: the only communication of a sweep of several processes."""
-    from jax.experimental import multihost_utils
-
-    longest = math.ceil(total / jax.process_count())
-
-    def gather(leaf: np.ndarray) -> np.ndarray:
-        padded = np.zeros((longest, *leaf.shape[1:]), leaf.dtype)
-        padded[: len(leaf)] = leaf
-        parts = np.asarray(multihost_utils.process_allgather(padded))
-        whole = np.zeros((total, *leaf.shape[1:]), leaf.dtype)
-        for process, part in enumerate(parts):
-            rows = np.arange(process, total, len(parts))
-            whole[rows] = part[: len(rows)]
-        return whole
-
-    work = np.asarray(
-        multihost_utils.process_allgather(np.array([share.computed, share.useful], np.float64))
-    ).sum(0)
-    return _Share(
-        share.epsilons,
-        [Tables(*(gather(column) for column in table)) for table in share.tables],
-        int(work[0]),
-        int(work[1]),
-        None if share.x_adv is None else gather(share.x_adv),
-    )
+    tables, x_adv = _processes.exchange((share.tables, share.x_adv), mine, total)
+    work = np.array([[share.computed, share.useful]], np.int64)
+    computed, useful = _processes.exchange(work, 1, jax.process_count()).sum(0)
+    return _Share(share.epsilons, tables, int(computed), int(useful), x_adv)
