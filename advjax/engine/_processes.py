@@ -1,6 +1,5 @@
 """Several processes: each sweeps its own share on its own devices; results are exchanged once."""
 
-import itertools
 import math
 from typing import NamedTuple
 
@@ -8,12 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from advjax import mesh as meshes
 from advjax.types import PyTree
-
-# one process may have hard examples and take hours longer than another; a dead one is noticed
-# long before, by its heartbeat
-PATIENCE = 7 * 24 * 3600
-_MEETINGS = itertools.count()
 
 
 class Share(NamedTuple):
@@ -82,7 +77,7 @@ def exchange(tree: PyTree, mine: int, total: int) -> PyTree:
     """
     from jax.experimental import multihost_utils
 
-    _wait_for_all()
+    meshes.wait_for_processes()
     processes = jax.process_count()
     longest = math.ceil(total / processes)
 
@@ -104,17 +99,3 @@ def exchange(tree: PyTree, mine: int, total: int) -> PyTree:
     gathered = multihost_utils.process_allgather([packed(leaf) for leaf in leaves])
     found = [whole(np.asarray(p), leaf) for p, leaf in zip(gathered, leaves, strict=True)]
     return jax.tree.unflatten(structure, found)
-
-
-def _wait_for_all() -> None:
-    """Return once every process is here.
-
-    A collective gives up on a process that is late by half a minute (gloo), and no public barrier
-    of jax is more than a collective; its coordination service waits as long as it is told.
-    """
-    from jax._src import distributed
-
-    client = distributed.global_state.client
-    if client is not None:
-        # every process meets the others in the same order, so that they agree on the name
-        client.wait_at_barrier(f"advjax_sweep_{next(_MEETINGS)}", PATIENCE * 1000)

@@ -25,9 +25,13 @@ def run_together(folder, processes, devices, late):
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     env = os.environ | {
-        "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
-    command = [sys.executable, "-m", "tests.engine.worker", address, str(processes)]
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": str(processes),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "tests.engine.worker", str(folder), str(late)]
     logs = [folder / f"log_{i}.txt" for i in range(processes)]
     children = []
     try:
@@ -35,8 +39,8 @@ def run_together(folder, processes, devices, late):
             with log.open("w") as out:
                 children.append(
                     subprocess.Popen(
-                        [*command, str(i), str(folder), str(late)],
-                        env=env,
+                        command,
+                        env={**env, "JAX_PROCESS_ID": str(i)},
                         cwd=ROOT,
                         stdout=out,
                         stderr=subprocess.STDOUT,

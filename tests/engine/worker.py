@@ -71,12 +71,12 @@ def flat(result):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in named}
 
 
-def main(address, processes, index, folder, late):
-    jax.distributed.initialize(address, num_processes=int(processes), process_id=int(index))
-    devices, runs = mesh.data_mesh(), []
-    assert devices.size == int(processes) * jax.local_device_count()
+def main(folder, late):
+    mesh.join_processes()
+    index, devices, runs = jax.process_index(), mesh.data_mesh(), []
+    assert devices.size == jax.process_count() * jax.local_device_count()
     folder = Path(folder)
-    if int(index) == 1:
+    if index == 1:
         time.sleep(float(late))
     # parameters that all processes hold, as a training over all devices leaves them
     everywhere = jax.make_array_from_process_local_data(mesh.replicated(devices), PARAMS)
@@ -84,7 +84,7 @@ def main(address, processes, index, folder, late):
         runs.clear()
         found = swept(name, devices, params=everywhere, take=recorder(runs))
         np.savez(folder / f"{name}_{index}.npz", runs=np.array(runs), **flat(found))
-    if int(index) == 1:
+    if index == 1:
         # on its own devices it is alone, and waits for nobody
         own = jax.make_mesh((1,), (mesh.AXIS,), devices=jax.local_devices()[:1],
                             axis_types=(jax.sharding.AxisType.Auto,))  # fmt: skip
