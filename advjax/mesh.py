@@ -8,6 +8,8 @@ The axis type is `Auto`, said explicitly: the default of `jax.make_mesh` is `Exp
 jax 0.9, under which unsharded inputs of `shard_map` are an error.
 """
 
+import itertools
+import os
 from collections.abc import Iterable
 
 import jax
@@ -16,6 +18,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 Array = jax.Array
 
 AXIS = "data"
+
+# one process may have hard examples and take hours longer than another; a dead one is noticed
+# long before, by its heartbeat
+_PATIENCE = 7 * 24 * 3600
+_meetings = itertools.count()
 
 
 def data_mesh(num_devices: int | None = None) -> Mesh:
@@ -41,6 +48,50 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
             "first touches a device"
         )
     return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices[:count])
+
+
+def join_processes() -> None:
+    """Connect this process with the others of its job; to be called before any use of a device.
+
+    SLURM, Open MPI and TPU pods are asked by jax itself. Anywhere else, such as in a Kubernetes
+    job, the environment says it: `JAX_COORDINATOR_ADDRESS` (`host:port` of the first process),
+    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` (counted from 0).
+
+    Raises:
+      ValueError: nothing says which processes there are, or the numbers are none.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    said = [os.environ.get(name, "") for name in names]
+    if all(said):
+        try:
+            count, index = int(said[1]), int(said[2])
+        except ValueError:
+            raise ValueError(
+                f"{names[1]}={said[1]}, {names[2]}={said[2]}: must be numbers"
+            ) from None
+        # what jax detects would also hide all devices but one, or ask for a package
+        jax.distributed.initialize(said[0], count, index, cluster_detection_method="deactivate")
+        return
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:
+        raise ValueError(
+            f"no job of several processes was found ({error}); set {', '.join(names)} for each"
+        ) from error
+
+
+def wait_for_processes() -> None:
+    """Return once every process of the job has called this as often; at once where there is one.
+
+    To be called before processes exchange anything after long work of their own: a collective
+    (`sync_global_devices` is one too) gives up on a process that is half a minute late (gloo),
+    while the coordination service waits as long as it is told. jax makes it public nowhere else.
+    """
+    from jax._src import distributed
+
+    client = distributed.global_state.client
+    if client is not None:
+        client.wait_at_barrier(f"advjax_meeting_{next(_meetings)}", _PATIENCE * 1000)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

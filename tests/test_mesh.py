@@ -51,3 +51,25 @@ def test_vary_marks_replicated_values_and_its_transpose_sums():
     np.testing.assert_array_equal(jax.jit(f)(jnp.float32(2.0), jnp.arange(8.0)), 28.0)
     data = frozenset({"data"})
     assert seen == [(frozenset(), data, data)]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [({}, "JAX_COORDINATOR_ADDRESS"), ({"JAX_NUM_PROCESSES": "two"}, "must be numbers")],
+)
+def test_processes_that_know_nothing_of_each_other_say_what_to_set(monkeypatch, said, words):
+    def initialize():
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+    if said:
+        said = {"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_PROCESS_ID": "0"} | said
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=words):
+        mesh.join_processes()
+
+
+def test_one_process_waits_for_nobody():
+    mesh.wait_for_processes()

@@ -39,7 +39,7 @@ def sweep(argv: list[str]) -> None:
     check_sweep(config)
     _runtime.prepare(config.devices)
     if config.distributed:
-        jax.distributed.initialize()
+        meshes.join_processes()
         config = dataclasses.replace(
             config, shard=f"{jax.process_index()}/{jax.process_count()}", devices=0
         )
@@ -49,9 +49,7 @@ def sweep(argv: list[str]) -> None:
     rows = _open(config, here, subjects)
     done = _run(config, rows, subjects, _mesh(config.devices))
     if config.distributed:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices("all rows are stored")
+        meshes.wait_for_processes()
         if jax.process_index() > 0:
             return
     if parts > 1 and not config.distributed:

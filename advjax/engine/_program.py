@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 from advjax.engine._judge import judge, prepare
 from advjax.engine._pool import Work, spin
 from advjax.engine._reference import MakeAttack
-from advjax.engine._state import Counts, Phase, Settings, State
+from advjax.engine._state import Counts, Phase, Settings, State, per_device
 from advjax.mesh import AXIS
 from advjax.types import Array, PyTree
 
@@ -24,7 +24,8 @@ def compiled(
 ) -> Program:
     """Return `(params, key, epsilons, num_steps, max_ticks, state) -> state`, jitted.
 
-    Every leaf of the state has a leading device axis. The state is donated.
+    The rows of all devices stand one after the other, see `_state.per_device`. The state is
+    donated.
     """
     call = functools.partial(_call, make_attack, settings, attack_id)
     if mesh is not None:
@@ -53,7 +54,7 @@ def _call(
 ) -> State:
     """Prepare what is fresh, spin the pool, judge what ended: one device."""
     work = Work(make_attack(params), settings, epsilons, key, attack_id, num_steps, max_ticks)
-    before = jax.tree.map(lambda leaf: leaf[0], stacked)
+    before = per_device(stacked, lambda leaf: leaf[0])
     zero = jnp.int32(0)
     state = before._replace(
         finished=before.finished._replace(filled=zero), counts=Counts(zero, zero, zero, zero, zero)
@@ -71,9 +72,9 @@ def _call(
 
     def settle(new: Any, old: Any) -> Any:
         # the very types that came in, weak ones included, or the next call would compile again
-        return jax.lax.convert_element_type(new, old.dtype)[None] if not _is_key(old) else new[None]
+        return new if _is_key(old) else jax.lax.convert_element_type(new, old.dtype)
 
-    return jax.tree.map(settle, state, before)
+    return per_device(jax.tree.map(settle, state, before), lambda leaf: leaf[None])
 
 
 def _is_key(leaf: Any) -> bool:

@@ -133,15 +133,11 @@ class Stage:
         waiting = [list(share) for share in shares]
         known = tables.verdict.copy() if verdict is None else verdict
         steps = self.attack.spec.num_steps if num_steps is None else num_steps
-        epsilons = jnp.asarray(self.epsilons, self.dtype)
         harvested, last_harvest = 0, time.monotonic()
         self._load(waiting, ceiling, first, known)
         while True:
             started = time.monotonic()
-            self.state = self.program(
-                self.params, key, epsilons, jnp.int32(steps), jnp.int32(self.ticks_per_call),
-                self.state,
-            )  # fmt: skip
+            self.state = self.program(*self.arguments(key, steps))
             counts = jax.tree.map(np.asarray, self.state.counts)
             self._account(counts, time.monotonic() - started)
             if take is not None:
@@ -161,6 +157,12 @@ class Stage:
                     return tables
                 self._load(waiting, ceiling, first, known)
 
+    def arguments(self, key: jax.Array, num_steps: int) -> tuple[Any, ...]:
+        """Return what `program` is called with next; the last one, the state, is donated."""
+        epsilons = jnp.asarray(self.epsilons, self.dtype)
+        ticks = jnp.int32(self.ticks_per_call)
+        return self.params, key, epsilons, jnp.int32(num_steps), ticks, self.state
+
     def _empty(self) -> State:
         images, targets = self.examples.images, self.examples.targets
         one = np.asarray(images[0])
@@ -171,14 +173,15 @@ class Stage:
         )
         output = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), output)
         state = _state.empty(self.settings, self.attack, output, one, target, len(self.epsilons))
-        stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * self.num_devices), state)
+        state = _state.per_device(state, lambda leaf: leaf[None])
+        stacked = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * self.num_devices), state)
         if self.mesh is not None:
             return jax.device_put(stacked, meshes.sharded(self.mesh))
         return jax.device_put(stacked)
 
     def _no_results(self, ceiling: np.ndarray) -> Tables:
         queue = self.state.queue
-        shape = (self.total, *queue.verdict.shape[2:])
+        shape = (self.total, *queue.verdict.shape[1:])
         loss = np.dtype(queue.loss.dtype)
         return Tables(
             wrong=np.zeros(self.total, bool), broken=np.zeros(self.total, bool),
@@ -205,22 +208,26 @@ class Stage:
         return bool((counts.done >= capacity // 4).any() or (counts.left <= 2 * slots).any())
 
     def _hand_out(self, take: Callable[[Finished, np.ndarray], None]) -> None:
-        finished = self.state.finished
-        for device, count in enumerate(np.asarray(finished.filled)):
+        filled = np.asarray(self.state.finished.filled)
+        if not filled.any():
+            return
+        finished = jax.tree.map(np.asarray, self.state.finished)
+        buffer = self.settings.buffer
+        for device, count in enumerate(filled):
             if count:
-                some = jax.tree.map(
-                    lambda leaf, d=device, n=count: np.asarray(leaf[d])[:n],
-                    finished._replace(filled=finished.row),
-                )
+                mine = slice(device * buffer, device * buffer + count)
+                rows = finished._replace(filled=finished.row)
+                some = jax.tree.map(lambda leaf, m=mine: leaf[m], rows)
                 take(some, self.holds[device][some.row])
 
     def _harvest(self, tables: Tables) -> np.ndarray:
         """Copy the results of examples that are done, and return which these are."""
         queue = self.state.queue
-        ready = (np.asarray(queue.phase) == Phase.DONE) & (self.holds >= 0)
+        phase = np.asarray(queue.phase).reshape(self.holds.shape)
+        ready = (phase == Phase.DONE) & (self.holds >= 0)
         examples = self.holds[ready]
         for name in Tables._fields:
-            getattr(tables, name)[examples] = np.asarray(getattr(queue, name))[ready]
+            getattr(tables, name)[examples] = np.asarray(getattr(queue, name))[ready.ravel()]
         self.holds[ready] = -1
         self.stale[ready] = True
         return examples
@@ -263,7 +270,8 @@ def _write_rows(
 
     def put(column: Any, value: Any) -> Any:
         one = lambda c, i, v: c.at[i].set(v.astype(c.dtype), mode="drop")  # noqa: E731
-        return jax.vmap(one)(column, at, value)
+        queues = column.reshape(len(at), -1, *column.shape[1:])
+        return jax.vmap(one)(queues, at, value).reshape(column.shape)
 
     queue = state.queue
     fresh = jnp.full(at.shape, jnp.int8(Phase.FRESH))

@@ -2,6 +2,7 @@
 
 import enum
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -227,6 +228,19 @@ def empty(
     )  # fmt: skip
     zero = np.zeros((), np.int32)
     return State(queue, pool, finished, Counts(zero, zero, zero, zero, zero))
+
+
+def per_device(state: State, change: Callable[[Any], Any]) -> State:
+    """Apply `change` to what a device holds one of: to give it the axis of devices, or take it.
+
+    Everything else is `[C, ...]`, `[S, ...]` or `[M, ...]` on a device and has its rows one device
+    after the other: with an axis of its own for devices, XLA would copy all tables in every call.
+    """
+    return state._replace(
+        queue=state.queue._replace(head=change(state.queue.head), tail=change(state.queue.tail)),
+        finished=state.finished._replace(filled=change(state.finished.filled)),
+        counts=Counts(*map(change, state.counts)),
+    )
 
 
 def detects_cycles(attack: Attack, order: str) -> bool:

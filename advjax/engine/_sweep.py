@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from advjax.engine import _state, _trust
+from advjax.engine import _processes, _state, _trust
 from advjax.engine._inputs import (
     Examples,
     check_epsilons,
@@ -121,11 +121,10 @@ def sweep(
       diagnose: also probe a few examples with more steps from another start, and with a budget
         that allows every image (iterated attacks only); the other signs of `trust` cost nothing.
       take: called as `take(attack, finished, examples)` with every finished run, judged; for
-        those who store rows.
+        those who store rows. With several processes each hears of its own runs only.
       done: called as `done(attack, examples, tables)` every few seconds with the examples `[m]`
-        that were decided since and their tables `[m, ...]`. In a program of several processes
-        each gets its own.
-      progress: called about once a second with a `Progress`.
+        that were decided since and their tables `[m, ...]`; with several processes as `take`.
+      progress: called about once a second with a `Progress`, of this process's share.
 
     Returns:
       `SweepResult`.
@@ -133,26 +132,22 @@ def sweep(
     Raises:
       ValueError: budgets, sizes, pixels or options make no sense; said before any compute.
     """
-    makers = [make_attack] if callable(make_attack) else list(make_attack)
-    if not makers:
-        raise ValueError("make_attack: name at least one attack")
     budgets = check_epsilons(epsilons)
     check_settings(order, restarts, slots, quantise, warm_start)
-    attacks = [make(params) for make in makers]
-    for attack in attacks:
-        _check_attack(attack)
+    params = _processes.local(params)
+    makers, attacks = _build(make_attack, params)
     examples = check_examples(x, y, ids, attacks[0].spec.ball.bounds)
-    mine, mesh = _share(len(examples.images), mesh)
-    part = Examples(*jax.tree.map(lambda leaf: leaf[mine], tuple(examples)))
-    settings = _settings(part, len(budgets), mesh, slots, memory_limit)._replace(
-        order=order, restarts=restarts, warm_start=warm_start, quantise=quantise,
-        record=take is not None,
-    )  # fmt: skip
+    total = len(examples.images)
+    mine, mesh, alone = _processes.share(total, mesh)
+    # where there are more processes than examples, the last ones hold one and do nothing
+    held = mine if len(mine) else np.zeros(1, int)
+    part = examples if alone else jax.tree.map(lambda leaf: leaf[held], examples)
+    fixed = Settings(order, 0, 0, restarts, warm_start, quantise, take is not None)
+    settings = _sized(fixed, part, len(budgets), mesh, slots, memory_limit)
     kept = _Images(part, len(budgets)) if return_x_adv else None
     tables, computed, useful, probed = [], 0, 0, 0
     signs: _trust.Counts = {}
-    best = np.full(len(mine), len(budgets), np.int32)
-    first = np.full(len(mine), -1, np.int32)
+    best, first = np.full(len(held), len(budgets), np.int32), np.full(len(held), -1, np.int32)
     todo = np.arange(len(mine))
     for number, (make, attack) in enumerate(zip(makers, attacks, strict=True)):
         stage = Stage(make, attack, params, part, budgets, settings, mesh)
@@ -164,18 +159,17 @@ def sweep(
         signs = _trust.merge(signs, _trust.counted(tables[-1]))
         if order != "exhaustive":
             # what stood the attack before is likely to stand this one: begin at the top
-            best, first = tables[-1].best, np.full(len(mine), len(budgets) - 1, np.int32)
-            todo = np.flatnonzero(~tables[0].wrong & (best > 0))
+            best, first = tables[-1].best, np.full(len(held), len(budgets) - 1, np.int32)
+            todo = todo[~tables[0].wrong[todo] & (best[todo] > 0)]
     if diagnose and attacks[-1].spec.num_steps > 1:
-
-        def again(levels: np.ndarray) -> Stage:
-            return Stage(makers[-1], attacks[-1], params, part, levels, settings, mesh)
-
-        found, probed = _trust.probe(again, tables[-1], budgets, typed(key))
+        found, probed = _trust.probe(
+            lambda levels: Stage(makers[-1], attacks[-1], params, part, levels, settings, mesh),
+            tables[-1], budgets, typed(key),
+        )  # fmt: skip
         signs = _trust.merge(signs, found)
     images = None if kept is None else kept.images
     share = _Share(budgets, tables, computed, useful, images, signs, probed)
-    return _gather(share, mine, len(examples.images))
+    return _curve(share if alone else _across_processes(share, len(mine), total))
 
 
 class _Share(NamedTuple):
@@ -230,25 +224,31 @@ def _hooks(
     return hooks
 
 
-def _check_attack(attack: Attack) -> None:
-    if attack.spec.ball.rows is not None:
+def _build(
+    make_attack: MakeAttack | Sequence[MakeAttack], params: PyTree
+) -> tuple[list[MakeAttack], list[Attack]]:
+    """Return the attacks of a cascade, built once outside of the program to read their specs."""
+    makers = [make_attack] if callable(make_attack) else list(make_attack)
+    if not makers:
+        raise ValueError("make_attack: name at least one attack")
+    attacks = [make(params) for make in makers]
+    if any(attack.spec.ball.rows is not None for attack in attacks):
         raise ValueError(
             "make_attack: the ball has a mask per row, but the rows of a pool change; sweep the "
             "examples of one mask at a time, or put the mask into the objective"
         )
+    return makers, attacks
 
 
-def _share(total: int, mesh: Mesh | None) -> tuple[np.ndarray, Mesh | None]:
-    """Return the examples of this process and the mesh of its own devices."""
-    processes = jax.process_count()
-    if mesh is None or processes == 1:
-        return np.arange(total), mesh
-    return np.arange(jax.process_index(), total, processes), mesh.local_mesh
-
-
-def _settings(
-    examples: Examples, num_budgets: int, mesh: Mesh | None, slots: int | None, limit: int
+def _sized(
+    fixed: Settings,
+    examples: Examples,
+    num_budgets: int,
+    mesh: Mesh | None,
+    slots: int | None,
+    limit: int,
 ) -> Settings:
+    """Return the settings with their sizes: as many slots and rows as make sense."""
     devices = 1 if mesh is None else mesh.size
     share = max(math.ceil(len(examples.images) / devices), 1)
     if slots is None:
@@ -256,15 +256,13 @@ def _settings(
         slots = int(np.clip(share // 4, 16, most))
     slots = min(slots, share)
     one = np.asarray(examples.images[0])
-    room = limit // _state.bytes_per_row(one, 1, num_budgets)
+    room = limit // _state.bytes_per_row(one, fixed.restarts, num_budgets)
     capacity = int(np.clip(room, min(2 * slots, share), share))
-    return Settings(order="search", slots=slots, capacity=capacity, restarts=1)
+    return fixed._replace(slots=slots, capacity=capacity)
 
 
-def _gather(share: _Share, mine: np.ndarray, total: int) -> SweepResult:
-    """Put the shares of all processes together and compute the curve."""
-    if len(mine) < total:
-        share = _across_processes(share, mine, total)
+def _curve(share: _Share) -> SweepResult:
+    """Compute the curve from the tables of all examples."""
     first, epsilons = share.tables[0], share.epsilons
     num_budgets = len(epsilons)
     levels = np.append(epsilons, np.inf)
@@ -307,45 +305,22 @@ def _status(
     return np.where(wrong, np.int8(Status.WRONG_WHEN_CLEAN), status)
 
 
-def _across_processes(share: _Share, mine: np.ndarray, total: int) -> _Share:
+def _across_processes(share: _Share, mine: int, total: int) -> _Share:
     """Exchange results: the only communication of a sweep of several processes."""
-    from jax.experimental import multihost_utils
-
-    longest = math.ceil(total / jax.process_count())
-
-    def gather(leaf: np.ndarray) -> np.ndarray:
-        padded = np.zeros((longest, *leaf.shape[1:]), leaf.dtype)
-        padded[: len(leaf)] = leaf
-        parts = np.asarray(multihost_utils.process_allgather(padded))
-        whole = np.zeros((total, *leaf.shape[1:]), leaf.dtype)
-        for process, part in enumerate(parts):
-            rows = np.arange(process, total, len(parts))
-            whole[rows] = part[: len(rows)]
-        return whole
-
+    tables, x_adv = _processes.exchange((share.tables, share.x_adv), mine, total)
     names = list(_trust.SIGNS)
     # -1: nobody looked
     signs = [share.signs.get(name, (-1, -1)) for name in names]
-    numbers = [share.computed, share.useful, share.probed, *np.ravel(signs)]
-    # int64 does not cross without x64; these stay exact in pairs of 32 bits
-    halves = np.array([divmod(int(n), 2**24) for n in numbers], np.int32)
-    parts = np.asarray(multihost_utils.process_allgather(halves)).astype(np.int64)
-    total_work = (parts[..., 0] * 2**24 + parts[..., 1]).reshape(len(parts), -1)
+    work = np.array([[share.computed, share.useful, share.probed, *np.ravel(signs)]], np.int64)
+    everybody = _processes.exchange(work, 1, jax.process_count())
     counts = [
         {
-            n: (int(c), int(t))
-            for n, (c, t) in zip(names, row[3:].reshape(-1, 2), strict=True)
-            if t >= 0
+            name: (int(shown), int(looked))
+            for name, (shown, looked) in zip(names, row[3:].reshape(-1, 2), strict=True)
+            if looked >= 0
         }
-        for row in total_work
+        for row in everybody
     ]
-    computed, useful, probed = map(int, total_work[:, :3].sum(0))
-    return _Share(
-        share.epsilons,
-        [Tables(*(gather(column) for column in table)) for table in share.tables],
-        computed,
-        useful,
-        None if share.x_adv is None else gather(share.x_adv),
-        _trust.merge(*counts),
-        probed,
-    )
+    computed, useful, probed = map(int, everybody[:, :3].sum(0))
+    merged = _trust.merge(*counts)
+    return _Share(share.epsilons, tables, computed, useful, x_adv, merged, probed)

@@ -296,12 +296,12 @@ def test_targeted_and_multi_label():
         return attacks.bim(objective, threat.linf(), num_steps=8)
 
     for make, target in ((targeted, wanted), (multi, several)):
-        found = sweep(make, y=target, diagnose=False)
-        climbed = sweep(make, y=target, order="ascending", diagnose=False)
+        epsilons = EPSILONS * 5
+        found = sweep(make, y=target, diagnose=False, epsilons=epsilons)
+        climbed = sweep(make, y=target, order="ascending", diagnose=False, epsilons=epsilons)
         assert np.mean(found.min_eps == climbed.min_eps) > 0.9
-        assert (found.min_eps == 0).any() or make is multi
-        assert np.isfinite(found.min_eps).any()
-        for e, eps in enumerate(EPSILONS[:2]):
+        assert np.isfinite(found.min_eps).mean() > 0.1
+        for e, eps in enumerate(epsilons[:2]):
             rows = engine.reference(make, PARAMS, X, target, eps, key=KEY)
             solved = climbed.tables[0].verdict[:, 0, e] == Verdict.VERIFIED
             known = climbed.tables[0].verdict[:, 0, e] != Verdict.UNKNOWN
