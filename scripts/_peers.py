@@ -1,10 +1,17 @@
-"""PGD of other libraries, looped over the same budgets on the same weights and images."""
+"""PGD of other libraries, looped over the same budgets on the same weights and images.
 
+Searches are timed in between, in the same process, since a machine that is shared slows down and
+speeds up within the minutes that such a loop takes.
+"""
+
+import functools
 import importlib.util
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
+import _timing
 import _workload
 import jax
 import numpy as np
@@ -13,6 +20,9 @@ PEERS = {"torchattacks": "torchattacks", "foolbox": "foolbox", "art": "art"}
 
 # logits of the torch net and of ours may differ by so much
 TOLERANCE = 1e-4
+
+# a search is timed after so many budgets
+BETWEEN = 4
 
 
 def missing(name: str) -> str | None:
@@ -32,36 +42,28 @@ def measure_peer(
     returned only where none is left out.
     """
     import torch
-    from _torch_peer import from_variables
 
     work = _workload.load(task)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    variables = jax.device_get(work.variables)
-    channels = work.images.shape[-1]
-    net = from_variables(
-        variables, work.num_classes, work.config.width, channels, work.config.stem
-    ).to(device)
-    pixels = work.images.astype(np.float32)
-    if work.images.dtype == np.uint8:
-        pixels = pixels / np.float32(255)
-    images = torch.tensor(pixels.transpose(0, 3, 1, 2).copy(), device=device)
-    targets = torch.tensor(work.targets, dtype=torch.long, device=device)
-    logits = net(images).cpu().numpy()
-    apart = float(np.abs(logits - work.logits).max())
-    if apart > TOLERANCE:
-        raise SystemExit(f"the torch net is not ours: its logits differ by {apart:.3g}")
+    net, images, targets = _to_torch(work, device)
     right = torch.tensor(work.right, device=device)
     x, y = images[right], targets[right]
     torch.manual_seed(0)
     attack = _ATTACKS[name](net, task, work.num_classes, batch, device)
+    # what only a first call does, before the clock starts
     attack(x[:batch], y[:batch], task.epsilons[0])
-    seconds, broken = [], np.zeros((len(timed), len(work.right)), bool)
+    memory = _workload.peak_memory()
+    search = functools.partial(_workload.sweep_of(work, task, "search"), work.targets)
+    search()
+    seconds, searches = [], []
+    broken = np.zeros((len(timed), len(work.right)), bool)
     for i, budget in enumerate(timed):
         start = time.perf_counter()
         adversarial = attack(x, y, task.epsilons[budget])
-        fooled = (net(adversarial).argmax(1) != y).cpu().numpy()
+        broken[i, work.right] = (net(adversarial).argmax(1) != y).cpu().numpy()
         seconds.append(time.perf_counter() - start)
-        broken[i, work.right] = fooled
+        if (i + 1) % BETWEEN == 0 or i + 1 == len(timed):
+            searches.append(_timing.once(search))
     whole = len(timed) == len(task.epsilons)
     share = len(task.epsilons) / len(timed)
     rows = len(x) * task.steps * len(task.epsilons)
@@ -69,10 +71,31 @@ def measure_peer(
     robust = 1 - np.maximum.accumulate(broken | ~work.right, axis=0).mean(1)
     return {
         "rows": rows, "useful": rows, "seconds": share * sum(seconds), "calls": 1,
-        "compile s": None, **_workload.peak_memory(), "right": len(x),
+        "compile s": None, **memory, "right": len(x),
+        "search s": statistics.fmean(searches),
         "budgets": str(len(timed)) if whole else f"{len(timed)}, scaled",
-        "robust": robust.tolist() if whole else None, "logits apart": apart,
+        "robust": robust.tolist() if whole else None,
+        "torch threads": torch.get_num_threads(),
     }  # fmt: skip
+
+
+def _to_torch(work: _workload.Loaded, device: str) -> tuple[Any, Any, Any]:
+    """Return the net, images and labels; the net must say what ours says."""
+    import torch
+    from _torch_peer import from_variables
+
+    net = from_variables(
+        jax.device_get(work.variables), work.num_classes, work.config.width,
+        work.images.shape[-1], work.config.stem,
+    ).to(device)  # fmt: skip
+    pixels = work.images.astype(np.float32)
+    if work.images.dtype == np.uint8:
+        pixels = pixels / np.float32(255)
+    images = torch.tensor(pixels.transpose(0, 3, 1, 2).copy(), device=device)
+    apart = float(np.abs(net(images).cpu().numpy() - work.logits).max())
+    if apart > TOLERANCE:
+        raise SystemExit(f"the torch net is not ours: its logits differ by {apart:.3g}")
+    return net, images, torch.tensor(work.targets, dtype=torch.long, device=device)
 
 
 Attack = Callable[[Any, Any, float], Any]

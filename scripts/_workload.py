@@ -67,13 +67,18 @@ def load(task: Task) -> Loaded:
     )  # fmt: skip
 
 
-def measure_order(task: Task, order: str) -> dict[str, Any]:
-    """Time `engine.sweep` in one order; compile time apart."""
-    work = load(task)
-    sweep = functools.partial(
+def sweep_of(work: Loaded, task: Task, order: str) -> Callable[[Any], engine.SweepResult]:
+    """Return the sweep of a task as a function of the labels."""
+    return functools.partial(
         engine.sweep, work.make_attack, work.variables, work.images, epsilons=task.epsilons,
         key=jax.random.key(0), slots=task.slots, order=order,
     )  # fmt: skip
+
+
+def measure_order(task: Task, order: str) -> dict[str, Any]:
+    """Time `engine.sweep` in one order; compile time apart."""
+    work = load(task)
+    sweep = sweep_of(work, task, order)
     # labels that every image contradicts: the same program is compiled and has nothing to attack
     contradicted = (work.logits.argmax(-1) + 1) % work.num_classes
     compiling = _timing.once(lambda: sweep(contradicted.astype(work.targets.dtype)))
@@ -99,9 +104,8 @@ def measure_tick(task: Task, rounds: int) -> tuple[float, float, float]:
     """
     work = load(task)
     sweep = functools.partial(
-        engine.sweep, work.make_attack, work.variables, work.images, work.targets,
-        epsilons=task.epsilons[:2], key=jax.random.key(0), slots=task.slots, order="ascending",
-    )  # fmt: skip
+        sweep_of(work, task._replace(epsilons=task.epsilons[:2]), "ascending"), work.targets
+    )
     slots = min(task.slots, len(work.images))
     ticks = max(round(sweep().rows_computed / slots), 1)
     step = _bare_step(work, task, slots)

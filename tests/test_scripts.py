@@ -72,8 +72,8 @@ def test_a_run_that_is_not_there_is_made_by_a_command(bench, tmp_path, monkeypat
 
 def test_bounds_say_what_was_missed(bench):
     rows = [
-        {"model": "m", "program": "search", "fewer rows": 12.0, "share": 0.85, "faster": None},
-        {"model": "m", "program": "torchattacks", "fewer rows": 1.0, "faster": 1.0},
+        {"model": "m", "program": "search", "fewer rows": 12.0, "share": 0.85, "/ search": 1.0},
+        {"model": "m", "program": "torchattacks", "fewer rows": 1.0, "/ search": None},
     ]
     bounds = {bound["what"]: bound["held"] for bound in bench.check_bounds(rows)}
     assert bounds == {"exhaustive rows / rows of search": True, "useful share of search": False}
