@@ -19,14 +19,15 @@ def paired(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, lis
     """
     seconds: dict[str, list[float]] = {}
     for name, program in programs.items():
-        seconds[f"{name} (first)"] = [_once(program)]
+        seconds[f"{name} (first)"] = [once(program)]
     for _ in range(rounds):
         for name, program in programs.items():
-            seconds.setdefault(name, []).append(_once(program))
+            seconds.setdefault(name, []).append(once(program))
     return seconds
 
 
-def _once(program: Callable[[], Any]) -> float:
+def once(program: Callable[[], Any]) -> float:
+    """Return the seconds of one call."""
     start = time.perf_counter()
     jax.block_until_ready(program())
     return time.perf_counter() - start
@@ -38,13 +39,20 @@ def median_ratio(a: list[float], b: list[float]) -> tuple[float, float, float]:
     return ratios[0], statistics.median(ratios), ratios[-1]
 
 
-def save(path: str | Path, name: str, rows: list[dict[str, Any]], settings: dict[str, Any]) -> None:
-    """Write the table as JSON, with the date and the stack it was measured on."""
+def save(
+    path: str | Path,
+    name: str,
+    rows: list[dict[str, Any]],
+    settings: dict[str, Any],
+    **more: Any,
+) -> None:
+    """Write the table as JSON, with the date, the stack it was measured on and what is `more`."""
     import importlib.metadata as metadata
     import os
     import platform
 
-    packages = ("jax", "jaxlib", "flax", "numpy", "torch", "torchattacks", "foolbox")
+    packages = ("jax", "jaxlib", "flax", "numpy", "torch", "torchattacks", "foolbox",
+                "adversarial-robustness-toolbox")  # fmt: skip
     versions = {}
     for package in packages:
         try:
@@ -61,6 +69,7 @@ def save(path: str | Path, name: str, rows: list[dict[str, Any]], settings: dict
         "versions": versions,
         "settings": settings,
         "rows": rows,
+        **more,
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

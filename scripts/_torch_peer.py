@@ -29,11 +29,13 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """The CIFAR-stem ResNet-18 of `advjax.models`, normalisation inside."""
+    """The ResNet-18 of `advjax.models` with either stem, normalisation inside."""
 
-    def __init__(self, num_classes: int, width: int, channels: int) -> None:
+    def __init__(self, num_classes: int, width: int, channels: int, stem: str = "cifar") -> None:
         super().__init__()
-        self.stem = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+        size, stride = {"cifar": (3, 1), "imagenet": (7, 2)}[stem]
+        self.stem = nn.Conv2d(channels, width, size, stride, size // 2, bias=False)
+        self.pool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
         self.norm_stem = nn.BatchNorm2d(width)
         inputs = width
         for stage in range(4):
@@ -45,17 +47,19 @@ class ResNet18(nn.Module):
         self.head = nn.Linear(inputs, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.norm_stem(self.stem((x - 0.5) / 0.25)))
+        x = self.pool(torch.relu(self.norm_stem(self.stem((x - 0.5) / 0.25))))
         for stage in range(4):
             for index in range(2):
                 x = getattr(self, f"stage{stage + 1}_block{index + 1}")(x)
         return self.head(x.mean((2, 3)))
 
 
-def from_variables(variables: dict[str, Any], num_classes: int, width: int, channels: int) -> Any:
+def from_variables(
+    variables: dict[str, Any], num_classes: int, width: int, channels: int, stem: str = "cifar"
+) -> Any:
     """Return the torch module in evaluation mode, frozen, with our weights."""
     torch.set_flush_denormal(True)
-    net = ResNet18(num_classes, width, channels).eval()
+    net = ResNet18(num_classes, width, channels, stem).eval()
     params, stats = variables["params"], variables["batch_stats"]
     state = {}
     for name in net.state_dict():
