@@ -112,9 +112,9 @@ def test_core_dependencies_are_the_seven():
 def test_configs_of_the_experiments_are_sound():
     import runpy
 
-    from advjax.config import EvaluateConfig, TrainConfig
+    from advjax.config import EvaluateConfig, SweepConfig, TrainConfig
 
     for file in sorted((ROOT / "experiments" / "configs").glob("*.py")):
         found = runpy.run_path(str(file))
-        assert isinstance(found["config"], TrainConfig | EvaluateConfig), file
+        assert isinstance(found["config"], TrainConfig | EvaluateConfig | SweepConfig), file
         assert f"experiments/configs/{file.name}" in found["__doc__"], file

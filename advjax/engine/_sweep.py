@@ -24,6 +24,8 @@ from advjax.status import Status
 from advjax.types import Array, Attack, PyTree
 
 MEMORY = 2**30
+# a queue is looked through in every call of the program: a longer one is streamed all the same
+LONGEST = 2**17
 
 
 class SweepResult(NamedTuple):
@@ -256,7 +258,7 @@ def _sized(
         slots = int(np.clip(share // 4, 16, most))
     slots = min(slots, share)
     one = np.asarray(examples.images[0])
-    room = limit // _state.bytes_per_row(one, fixed.restarts, num_budgets)
+    room = min(limit // _state.bytes_per_row(one, fixed.restarts, num_budgets), LONGEST)
     capacity = int(np.clip(room, min(2 * slots, share), share))
     return fixed._replace(slots=slots, capacity=capacity)
 
