@@ -204,12 +204,17 @@ def test_rows_do_not_depend_on_batch_or_order_with_their_own_keys():
     eps = jnp.linspace(0.01, 0.1, 8)
     whole = call(keys, x, y, eps)
     halves = [call(keys[i : i + 4], x[i : i + 4], y[i : i + 4], eps[i : i + 4]) for i in (0, 4)]
-    for a, b in zip(whole, jax.tree.map(lambda *v: jnp.concatenate(v), *halves), strict=True):
-        np.testing.assert_array_equal(a, b)
     order = np.random.default_rng(0).permutation(8)
     mixed = call(keys[order], x[order], y[order], eps[order])
-    for a, b in zip(whole, mixed, strict=True):
-        np.testing.assert_array_equal(np.asarray(a)[order], b)
+    joined = jax.tree.map(lambda *v: jnp.concatenate(v), *halves)
+    for name in whole._fields:
+        a, b, c = (np.asarray(getattr(result, name)) for result in (whole, joined, mixed))
+        if name == "loss":  # of another batch size, jax 0.12 rounds its last bit differently
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+            np.testing.assert_allclose(a[order], c, rtol=1e-6)
+        else:
+            np.testing.assert_array_equal(a, b, err_msg=name)
+            np.testing.assert_array_equal(a[order], c, err_msg=name)
 
 
 def test_example_keys_depend_on_every_part():
