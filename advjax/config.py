@@ -275,6 +275,11 @@ class SweepConfig:
     """Probe whether the figures can be trusted (about a tenth more work)."""
     devices: int = 1
     """Devices that share the images; 0: all there are."""
+    stack: str = "auto"
+    """Models of one architecture at once: `vmap` (as one batch of networks), `map` (one after the
+    other in one program), `off`, or `auto`: `vmap` on accelerators, `off` on a CPU."""
+    stack_size: int = 8
+    """So many models at once at the most."""
     shard: str = "0/1"
     """`i/n`: do only every n-th image, from the i-th on (counted from 0), in a folder of its own,
     OUT/shard-i-of-n; `advjax report OUT` reads all shards."""

@@ -44,7 +44,9 @@ def check_sweep(config: SweepConfig) -> None:
         raise ValueError(f"order: {config.order!r} is unknown; use {', '.join(engine.ORDERS)}")
     if config.quantise not in (None, 8, 12, 16):
         raise ValueError(f"quantise: must be 8, 12 or 16 bits, got {config.quantise}")
-    for name, least in (("slots", 1), ("memory_limit_mb", 1), ("devices", 0)):
+    if config.stack not in ("auto", "vmap", "map", "off"):
+        raise ValueError(f"stack: {config.stack!r} is unknown; use auto, vmap, map or off")
+    for name, least in (("slots", 1), ("memory_limit_mb", 1), ("devices", 0), ("stack_size", 1)):
         value = getattr(config, name)
         if value is not None and value < least:
             raise ValueError(f"{name}: must be at least {least}, got {value}")

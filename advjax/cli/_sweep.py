@@ -21,7 +21,7 @@ from advjax.cli._parse import parse
 from advjax.cli._rows import clean_rows
 from advjax.cli._subjects import Job, Subject, load_subjects, plan
 from advjax.config import SweepConfig
-from advjax.engine import Progress
+from advjax.engine import Progress, Tables
 from advjax.store import Store, fingerprint
 
 DESCRIPTION = """Find the smallest budget that breaks each image, for a grid of models and attacks.
@@ -136,18 +136,40 @@ def _run(config: SweepConfig, rows: Store, subjects: list[Subject], mesh: Any) -
     jobs = plan(config, subjects)
     cells = [(job, seed) for job in jobs for seed in config.seeds]
     clean: dict[str, Clean] = {}
-    swept = 0
-    for number, (job, seed) in enumerate(cells):
-        subject = job.subject
-        if subject.name not in clean:
-            clean[subject.name] = _clean(config, rows, job)
-        cell = Cell(rows, job, _label(job, seed), config, clean[subject.name])
-        todo = cell.missing()
-        if len(todo):
-            swept += 1
-            title = f"[{number + 1}/{len(cells)}] {subject.name} {cell.label}"
-            _sweep_cell(config, cell, todo, jax.random.key(seed), mesh, title)
+    swept = number = 0
+    for group in _groups(config, cells):
+        wanted = []
+        for job, seed in group:
+            subject = job.subject
+            if subject.name not in clean:
+                clean[subject.name] = _clean(config, rows, job)
+            cell = Cell(rows, job, _label(job, seed), config, clean[subject.name])
+            if len(cell.missing()):
+                wanted.append(cell)
+        number += len(group)
+        if wanted:
+            swept += len(wanted)
+            names = " ".join(cell.job.subject.name for cell in wanted)
+            title = f"[{number}/{len(cells)}] {names} {wanted[0].label}"
+            _sweep_cells(config, wanted, jax.random.key(group[0][1]), mesh, title)
     return swept
+
+
+def _groups(config: SweepConfig, cells: list[tuple[Job, int]]) -> list[list[tuple[Job, int]]]:
+    """Put together what is swept at once: one attack and seed on models of one architecture."""
+    together = config.stack != "off"
+    if config.stack == "auto":
+        # on a CPU models run one after the other in any case; apart, they are stored one by one
+        together = jax.default_backend() != "cpu"
+    groups: dict[Any, list[tuple[Job, int]]] = {}
+    for index, (job, seed) in enumerate(cells):
+        key = (job.make_attack, job.subject.dataset.name, seed) if together else index
+        groups.setdefault(key, []).append((job, seed))
+    return [
+        group[i : i + config.stack_size]
+        for group in groups.values()
+        for i in range(0, len(group), config.stack_size)
+    ]
 
 
 def _clean(config: SweepConfig, rows: Store, job: Job) -> Clean:
@@ -162,13 +184,16 @@ def _clean(config: SweepConfig, rows: Store, job: Job) -> Clean:
     return Clean(columns["wrong_when_clean"], columns["probabilities"], columns["loss"])
 
 
-def _sweep_cell(
-    config: SweepConfig, cell: Cell, todo: np.ndarray, key: jax.Array, mesh: Any, title: str
+def _sweep_cells(
+    config: SweepConfig, cells: list[Cell], key: jax.Array, mesh: Any, title: str
 ) -> None:
-    """Attack the images of `todo`, and store their rows as they are decided."""
-    split = cell.job.subject.split.select(todo)
+    """Attack the images that lack rows, and store their rows as they are decided."""
+    stack = config.stack if config.stack in ("vmap", "map") else None
+    lacking = [cell.missing() for cell in cells]
+    todo = np.unique(np.concatenate(lacking))
+    split, job = cells[0].job.subject.split.select(todo), cells[0].job
     started = time.monotonic()
-    with tqdm(total=len(todo), unit="image", desc=title) as bar:
+    with tqdm(total=len(todo) * len(cells), unit="image", desc=title) as bar:
 
         def progress(at: Progress) -> None:
             seconds = max(time.monotonic() - started, 1e-9)
@@ -176,13 +201,22 @@ def _sweep_cell(
             bar.set_postfix_str(f"{at.rows_computed / seconds:.0f} grad/s, {share:.0%} useful")
             bar.update(at.done - bar.n)
 
-        result = engine.sweep(
-            cell.job.make_attack, cell.job.subject.variables, split.images, split.targets,
+        def write(model: int, _: int, examples: np.ndarray, tables: Tables) -> None:
+            # what another model lacks may be stored for this one
+            new = np.isin(todo[examples], lacking[model])
+            if new.any():
+                rows = Tables(*(column[new] for column in tables))
+                cells[model].write(todo[examples][new], rows)
+
+        results = engine.sweep_models(
+            job.make_attack, [cell.job.subject.variables for cell in cells],
+            split.images, split.targets, stack=stack,
             epsilons=config.epsilons, key=key, restarts=config.restarts, slots=config.slots,
             order=config.order, mesh=mesh, ids=split.ids, quantise=config.quantise,
             memory_limit=config.memory_limit_mb * 2**20, diagnose=config.diagnose,
-            take=lambda _, finished, examples: cell.take(finished, todo[examples]),
-            done=lambda _, examples, tables: cell.write(todo[examples], tables),
-            progress=progress,
+            take=lambda model, _, finished, rows: cells[model].take(finished, todo[rows]),
+            done=write, progress=progress,
         )  # fmt: skip
-    cell.conclude(result, time.monotonic() - started)
+    seconds = (time.monotonic() - started) / len(cells)
+    for cell, result in zip(cells, results, strict=True):
+        cell.conclude(result, seconds)

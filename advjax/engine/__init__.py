@@ -7,9 +7,10 @@ every example, every budget, every step; slow and simple on purpose, the oracle 
 
 from advjax.engine._plan import ORDERS, Verdict
 from advjax.engine._reference import MakeAttack, ReferenceRows, evaluate_clean, reference
+from advjax.engine._results import SweepResult
 from advjax.engine._stage import Progress, Tables
 from advjax.engine._state import Finished
-from advjax.engine._sweep import SweepResult, sweep
+from advjax.engine._sweep import sweep, sweep_models
 from advjax.engine._trust import SIGNS, Flag, Trust
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "evaluate_clean",
     "reference",
     "sweep",
+    "sweep_models",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from advjax.engine._plan import ORDERS
@@ -88,6 +89,37 @@ def check_epsilons(epsilons: Sequence[float] | np.ndarray) -> np.ndarray:
             f"(8/255, not 8), got {np.asarray(epsilons).tolist()}"
         )
     return budgets
+
+
+def stacked(params: PyTree) -> tuple[int, PyTree]:
+    """Return how many models there are and their parameters, stacked if they are several.
+
+    Args:
+      params: a list or tuple of trees, one a model; or one tree of leaves `[models, ...]`.
+
+    Raises:
+      ValueError: there is no model, or the models differ in structure or shapes.
+    """
+    if type(params) in (list, tuple):
+        trees = list(params)
+        structures = {jax.tree.structure(tree) for tree in trees}
+        shapes = {tuple(np.shape(leaf) for leaf in jax.tree.leaves(tree)) for tree in trees}
+        if len(structures) != 1 or len(shapes) != 1:
+            raise ValueError(
+                f"params: {len(trees)} models of {len(structures)} structures and {len(shapes)} "
+                "sets of shapes; only models of one architecture can be swept at once"
+            )
+        if len(trees) == 1:
+            return 1, trees[0]
+        return len(trees), jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(params)}
+    if len(sizes) != 1 or sizes & {(), (0,)}:
+        raise ValueError(
+            f"params: leaves have leading axes {sorted(sizes)}; pass a list of parameters, one a "
+            "model, or one tree of leaves [models, ...]"
+        )
+    models = sizes.pop()[0]
+    return models, params if models > 1 else jax.tree.map(lambda leaf: leaf[0], params)
 
 
 def check_settings(

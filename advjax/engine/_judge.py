@@ -36,7 +36,8 @@ def prepare(work: Work, state: State) -> State:
         return start + slots, _evaluate_clean(work, queue, at, place < number)
 
     zero = jnp.int32(0)
-    end, queue = jax.lax.while_loop(lambda carry: carry[0] < number, body, (zero, state.queue))
+    last = work.most(number)
+    end, queue = jax.lax.while_loop(lambda carry: carry[0] < last, body, (zero, state.queue))
     counts = state.counts
     if work.settings.order != "exhaustive":
         # the estimate of the minimal budget is a gradient too
@@ -168,9 +169,8 @@ def judge(work: Work, state: State) -> State:
         start, finished = carry
         return start + slots, _judge_some(work, state.queue, finished, start)
 
-    _, finished = jax.lax.while_loop(
-        lambda carry: carry[0] < finished.filled, body, (jnp.int32(0), finished)
-    )
+    last = work.most(finished.filled)
+    _, finished = jax.lax.while_loop(lambda carry: carry[0] < last, body, (jnp.int32(0), finished))
     filled = jnp.arange(work.settings.buffer) < finished.filled
     claimed = filled & finished.claimed
     row = jnp.where(claimed, finished.row, work.settings.capacity)
@@ -180,7 +180,7 @@ def judge(work: Work, state: State) -> State:
     queue = queue._replace(verdict=table)
     lost = claimed & ~finished.verified
     queue = jax.lax.cond(
-        jnp.any(lost),
+        work.anywhere(jnp.any(lost)),
         lambda q: _plan_again(work, q, jnp.where(lost, finished.row, work.settings.capacity)),
         lambda q: q,
         queue,

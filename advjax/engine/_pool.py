@@ -28,6 +28,8 @@ from advjax.types import Array, Attack
 
 # a batch below this gains less from being smaller than a second program costs to compile
 SMALLEST = 8
+# the axis of models that tick together
+MODELS = "models"
 
 
 class Work(NamedTuple):
@@ -65,6 +67,19 @@ class Work(NamedTuple):
         """
         return not self.freeze or self.attack.spec.num_steps == 1
 
+    def most(self, value: Array) -> Array:
+        """Return the largest value `[]` of all models that tick together.
+
+        They must take the same branches: where a branch differed from model to model, `vmap`
+        would compute both for all of them.
+        """
+        vmapped = self.settings.models > 1 and self.settings.stack == "vmap"
+        return jax.lax.pmax(value, MODELS) if vmapped else value
+
+    def anywhere(self, flag: Array) -> Array:
+        """Whether a flag `[]` holds for any of the models that tick together."""
+        return self.most(flag.astype(jnp.int32)) > 0
+
 
 class Moved(NamedTuple):
     """What one tick did.
@@ -88,10 +103,11 @@ def spin(work: Work, state: State) -> State:
     """Tick until the host wants control, the buffer fills up, or nothing is left."""
 
     def going(state: State) -> Array:
-        room = state.finished.filled <= work.settings.buffer - work.settings.slots
+        full = state.finished.filled > work.settings.buffer - work.settings.slots
         queue = state.queue
         busy = jnp.any(_live(work, state.slots)) | (queue.head < queue.tail)
-        return room & busy & (state.counts.ticks < work.max_ticks)
+        late = work.most(state.counts.ticks) >= work.max_ticks
+        return work.anywhere(busy) & ~work.anywhere(full) & ~late
 
     return jax.lax.while_loop(going, lambda s: tick(work, s), state)
 
@@ -106,10 +122,10 @@ def tick(work: Work, state: State) -> State:
     queue = state.queue
     waiting = queue.head < queue.tail
     few = 0 if work.lockstep else live.shape[0] // 4
-    kind = jnp.where(jnp.any(live), 1, 0)
+    kind = jnp.where(work.anywhere(jnp.any(live)), 1, 0)
     ways = [_rest, lambda slots: advance(work, slots)]
     if few >= SMALLEST:
-        kind = jnp.where(~waiting & (jnp.sum(live) <= few), 2 * kind, kind)
+        kind = jnp.where(work.anywhere(waiting | (jnp.sum(live) > few)), kind, 2 * kind)
         ways.append(lambda slots: _advance_few(work, slots, few))
     moved = jax.lax.switch(kind, ways, state.slots)
     counts = state.counts._replace(
@@ -119,7 +135,7 @@ def tick(work: Work, state: State) -> State:
     )
     state = state._replace(slots=moved.slots, counts=counts)
     return jax.lax.cond(
-        jnp.any(moved.done) | (waiting & ~jnp.all(live)),
+        work.anywhere(jnp.any(moved.done) | (waiting & ~jnp.all(live))),
         lambda s: _turnover(work, s, moved.done, moved.cycled),
         lambda s: s,
         state,
@@ -153,7 +169,7 @@ def advance(work: Work, slots: Slots) -> Moved:
     live = _live(work, slots)
     wants = live & (slots.attack.step < work.num_steps) & ~(work.freeze & slots.attack.success)
     if work.lockstep:
-        differentiates = jnp.any(wants)
+        differentiates = work.anywhere(jnp.any(wants))
         slots = jax.lax.cond(
             differentiates,
             lambda s: _step(work, s, wants),

@@ -65,6 +65,11 @@ class Tables(NamedTuple):
     status: np.ndarray
     zero: np.ndarray
 
+    def split(self, parts: int) -> list["Tables"]:
+        """Return tables of so many equal parts of the examples."""
+        columns = [np.split(column, parts) for column in self]
+        return [Tables(*some) for some in zip(*columns, strict=True)]
+
 
 class Stage:
     """One attack on one set of examples."""
@@ -79,18 +84,26 @@ class Stage:
         settings: Settings,
         mesh: Mesh | None,
     ) -> None:
-        """Make an empty pool on every device; `settings.capacity` is that of one queue."""
+        """Make an empty pool for every model on every device; `settings.capacity` is one queue's.
+
+        With several models every leaf of `params` is `[models, ...]`, and there are
+        `models * N` examples: number `m * N + i` is image i under model m.
+        """
         self.settings, self.examples, self.attack = settings, examples, attack
-        self.total = len(examples.images)
+        self.images = len(examples.images)
+        self.total = settings.models * self.images
         self.num_devices = 1 if mesh is None else mesh.size
+        # those of a device are neighbours
+        self.num_lanes = self.num_devices * settings.models
         attack_id = stable_id(attack.spec.name)
         self.program = compiled(make_attack, settings, attack_id, mesh)
         self.dtype = _state.float_of(examples.images.dtype)
         self.params, self.epsilons, self.mesh = params, epsilons, mesh
-        self.computed = self.useful = self.ticks = 0
+        # backward passes by model
+        self.computed, self.useful = np.zeros((2, settings.models), np.int64)
         self.ticks_per_call = 8
         # row of a queue -> number of the example, -1: none
-        self.holds = np.full((self.num_devices, settings.capacity), -1)
+        self.holds = np.full((self.num_lanes, settings.capacity), -1)
         # rows whose results were taken and that hold nothing new yet
         self.stale = np.zeros(self.holds.shape, bool)
         if mesh is not None:
@@ -119,8 +132,8 @@ class Stage:
           first: `[N]` int32, where a search starts; negative: estimate it.
           num_steps: moves of a full run; None: those of the attack.
           verdict: `[N, R, E]` what is known already; None: nothing.
-          take: called with finished runs of one device (after their judgement, `[m, ...]`) and
-            their examples `[m]`, before they are forgotten.
+          take: called with finished runs of one lane (after their judgement, `[m, ...]`) and
+            their examples `[m]`, all of one model, before they are forgotten.
           done: called every few seconds with the examples `[m]` that were decided since, and
             their tables, `[m, ...]`.
           progress: called after every call of the program.
@@ -129,8 +142,12 @@ class Stage:
           The tables of all N examples; rows outside of `todo` are empty.
         """
         tables = self._no_results(ceiling)
-        shares = [todo[d :: self.num_devices] for d in range(self.num_devices)]
-        waiting = [list(share) for share in shares]
+        by_model = [todo[todo // self.images == m] for m in range(self.settings.models)]
+        waiting = [
+            list(mine[device :: self.num_devices])
+            for device in range(self.num_devices)
+            for mine in by_model
+        ]
         known = tables.verdict.copy() if verdict is None else verdict
         steps = self.attack.spec.num_steps if num_steps is None else num_steps
         harvested, last_harvest = 0, time.monotonic()
@@ -144,7 +161,8 @@ class Stage:
                 self._hand_out(take)
             if progress is not None:
                 decided = harvested + int(counts.done.sum()) - int(self.stale.sum())
-                progress(Progress(decided, len(todo), self.computed, self.useful))
+                work = int(self.computed.sum()), int(self.useful.sum())
+                progress(Progress(decided, len(todo), *work))
             left = int(counts.left.sum())
             more = any(waiting)
             due = done is not None and time.monotonic() - last_harvest > HARVEST
@@ -173,8 +191,8 @@ class Stage:
         )
         output = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), output)
         state = _state.empty(self.settings, self.attack, output, one, target, len(self.epsilons))
-        state = _state.per_device(state, lambda leaf: leaf[None])
-        stacked = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * self.num_devices), state)
+        state = _state.per_lane(state, lambda leaf: leaf[None])
+        stacked = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * self.num_lanes), state)
         if self.mesh is not None:
             return jax.device_put(stacked, meshes.sharded(self.mesh))
         return jax.device_put(stacked)
@@ -195,15 +213,15 @@ class Stage:
 
     def _account(self, counts: _state.Counts, seconds: float) -> None:
         backwards = self.attack.spec.cost.backwards
-        self.ticks += int(counts.ticks.sum())
-        self.computed += int(counts.rows.sum()) * backwards
-        self.useful += int(counts.useful.sum()) * backwards
+        by_model = (self.num_devices, self.settings.models)
+        self.computed += counts.rows.reshape(by_model).sum(0) * backwards
+        self.useful += counts.useful.reshape(by_model).sum(0) * backwards
         # the first call compiles, which says nothing of the speed
         ratio = SECONDS / max(seconds, 1e-3)
         self.ticks_per_call = int(np.clip(self.ticks_per_call * np.clip(ratio, 0.5, 4), 8, 8192))
 
     def _worth_refilling(self, counts: _state.Counts) -> bool:
-        """Whether a device has a quarter of its queue free, or soon no work."""
+        """Whether a lane has a quarter of its queue free, or soon no work."""
         capacity, slots = self.settings.capacity, self.settings.slots
         return bool((counts.done >= capacity // 4).any() or (counts.left <= 2 * slots).any())
 
@@ -213,12 +231,12 @@ class Stage:
             return
         finished = jax.tree.map(np.asarray, self.state.finished)
         buffer = self.settings.buffer
-        for device, count in enumerate(filled):
+        for lane, count in enumerate(filled):
             if count:
-                mine = slice(device * buffer, device * buffer + count)
+                mine = slice(lane * buffer, lane * buffer + count)
                 rows = finished._replace(filled=finished.row)
                 some = jax.tree.map(lambda leaf, m=mine: leaf[m], rows)
-                take(some, self.holds[device][some.row])
+                take(some, self.holds[lane][some.row])
 
     def _harvest(self, tables: Tables) -> np.ndarray:
         """Copy the results of examples that are done, and return which these are."""
@@ -237,23 +255,23 @@ class Stage:
     ) -> None:
         """Fill free rows of the queues with waiting examples."""
         batch = [
-            np.array(queue[: int((self.holds[d] < 0).sum())], int)
-            for d, queue in enumerate(waiting)
+            np.array(queue[: int((self.holds[lane] < 0).sum())], int)
+            for lane, queue in enumerate(waiting)
         ]
         if not any(len(b) for b in batch):
             return
         capacity = self.settings.capacity
-        at = np.full((self.num_devices, capacity), capacity, np.int32)
-        which = np.zeros((self.num_devices, capacity), int)
-        for d, examples in enumerate(batch):
-            free = np.flatnonzero(self.holds[d] < 0)[: len(examples)]
-            at[d, : len(free)], which[d, : len(free)] = free, examples
-            self.holds[d, free] = examples
-            self.stale[d, free] = False
-            del waiting[d][: len(examples)]
-        images, targets, ids = self.examples
+        at = np.full((self.num_lanes, capacity), capacity, np.int32)
+        which = np.zeros((self.num_lanes, capacity), int)
+        for lane, examples in enumerate(batch):
+            free = np.flatnonzero(self.holds[lane] < 0)[: len(examples)]
+            at[lane, : len(free)], which[lane, : len(free)] = free, examples
+            self.holds[lane, free] = examples
+            self.stale[lane, free] = False
+            del waiting[lane][: len(examples)]
+        image = which % self.images
         rows = (
-            at, images[which], jax.tree.map(lambda leaf: leaf[which], targets), ids[which],
+            at, *jax.tree.map(lambda leaf: leaf[image], tuple(self.examples)),
             first[which].astype(np.int32), ceiling[which].astype(np.int32), known[which],
         )  # fmt: skip
         if self.mesh is not None:
@@ -266,7 +284,7 @@ def _write_rows(
     state: State, at: Any, image: Any, target: PyTree, ids: Any, first: Any, ceiling: Any,
     verdict: Any,
 ) -> State:  # fmt: skip
-    """Put examples into the rows `at` `[D, K]` of the queues; a row beyond the queue is dropped."""
+    """Put examples into the rows `at` `[L, K]` of the queues; a row beyond the queue is dropped."""
 
     def put(column: Any, value: Any) -> Any:
         one = lambda c, i, v: c.at[i].set(v.astype(c.dtype), mode="drop")  # noqa: E731

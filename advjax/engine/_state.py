@@ -37,6 +37,8 @@ class Settings(NamedTuple):
       warm_start: start from the best failed perturbation at the budget before.
       quantise: bits per pixel of the second judgement; None: float32.
       record: judge and hand out every finished run, not successes only.
+      models: models that are swept at once; each has queues of its own.
+      stack: `"vmap"`: they tick together, as one batch of networks; `"map"`: one after the other.
     """
 
     order: str
@@ -46,6 +48,8 @@ class Settings(NamedTuple):
     warm_start: bool = False
     quantise: int | None = None
     record: bool = False
+    models: int = 1
+    stack: str = "map"
 
     @property
     def buffer(self) -> int:
@@ -230,11 +234,12 @@ def empty(
     return State(queue, pool, finished, Counts(zero, zero, zero, zero, zero))
 
 
-def per_device(state: State, change: Callable[[Any], Any]) -> State:
-    """Apply `change` to what a device holds one of: to give it the axis of devices, or take it.
+def per_lane(state: State, change: Callable[[Any], Any]) -> State:
+    """Apply `change` to what a lane holds one of: to give it the axis of lanes, or take it.
 
-    Everything else is `[C, ...]`, `[S, ...]` or `[M, ...]` on a device and has its rows one device
-    after the other: with an axis of its own for devices, XLA would copy all tables in every call.
+    A lane is one model on one device. Everything else is `[C, ...]`, `[S, ...]` or `[M, ...]` in
+    a lane and has its rows one lane after the other: with an axis of its own for devices, XLA
+    would copy all tables in every call.
     """
     return state._replace(
         queue=state.queue._replace(head=change(state.queue.head), tail=change(state.queue.tail)),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,58 +14,18 @@ from advjax.engine._inputs import (
     check_epsilons,
     check_examples,
     check_settings,
+    stacked,
 )
-from advjax.engine._plan import Verdict
 from advjax.engine._reference import MakeAttack
+from advjax.engine._results import Share, SweepResult, across_processes, curve
 from advjax.engine._stage import Progress, Stage, Tables
 from advjax.engine._state import Finished, Settings
 from advjax.random import typed
-from advjax.status import Status
 from advjax.types import Array, Attack, PyTree
 
 MEMORY = 2**30
 # a queue is looked through in every call of the program: a longer one is streamed all the same
 LONGEST = 2**17
-
-
-class SweepResult(NamedTuple):
-    """A robustness curve and all that stands behind it; NumPy, in the order of the examples.
-
-    Attributes:
-      epsilons: `[E]`, the budgets.
-      min_eps: `[N]`, the smallest budget that breaks an example: 0 if it is wrong when clean, inf
-        if nothing broke it.
-      clean_accuracy: share of examples right before any attack.
-      robust_accuracy: `[E]`, share of all examples with `min_eps > epsilons[e]`.
-      rows_computed: backward passes of single examples, all slots of all ticks.
-      rows_useful: those that served a live example.
-      status: `[N]` int8, `advjax.Status`: of the run that broke the example, or of the last one
-        at the largest budget that failed.
-      solved_by: `[N]`, which attack gave `min_eps`; -1 for none.
-      float_only: `[N]`, how many successes an attack claimed that did not survive the judgement
-        outside of it (see `quantise`). They are not counted.
-      trust: signs of masked gradients, counted, and their verdict: `"ok"`, `"suspicious"` or
-        `"unreliable"`.
-      rows_probed: backward passes of the two probes of `trust`, not in `rows_computed`.
-      tables: one `Tables` an attack: verdict, loss, steps, gradients and status by restart and
-        budget. A verdict of `Verdict.UNKNOWN` was never computed: it follows from another.
-      x_adv: `[N, H, W, C]` images at `min_eps`, where asked for; the clean image if nothing broke
-        it.
-    """
-
-    epsilons: np.ndarray
-    min_eps: np.ndarray
-    clean_accuracy: float
-    robust_accuracy: np.ndarray
-    rows_computed: int
-    rows_useful: int
-    status: np.ndarray
-    solved_by: np.ndarray
-    float_only: np.ndarray
-    trust: _trust.Trust
-    rows_probed: int
-    tables: list[Tables]
-    x_adv: np.ndarray | None
 
 
 def sweep(
@@ -134,63 +94,145 @@ def sweep(
     Raises:
       ValueError: budgets, sizes, pixels or options make no sense; said before any compute.
     """
+    return _run(
+        make_attack, params, x, y, models=1, stack="map", epsilons=epsilons, key=key,
+        restarts=restarts, slots=slots, order=order, mesh=mesh, ids=ids, warm_start=warm_start,
+        quantise=quantise, memory_limit=memory_limit, return_x_adv=return_x_adv,
+        diagnose=diagnose, progress=progress,
+        take=None if take is None else lambda _, *found: take(*found),
+        done=None if done is None else lambda _, *found: done(*found),
+    )[0]  # fmt: skip
+
+
+def sweep_models(
+    make_attack: MakeAttack | Sequence[MakeAttack],
+    params: PyTree,
+    x: Any,
+    y: PyTree,
+    *,
+    epsilons: Sequence[float] | np.ndarray,
+    key: Array,
+    stack: str | None = None,
+    take: Callable[[int, int, Finished, np.ndarray], None] | None = None,
+    done: Callable[[int, int, np.ndarray, Tables], None] | None = None,
+    **options: Any,
+) -> list[SweepResult]:
+    """Sweep several models of one architecture at once, on the same examples.
+
+    Each model has queues and slots of its own; its verdicts are those of `sweep` with its
+    parameters, up to the rounding of a batch of networks.
+
+    Args:
+      make_attack: as in `sweep`, for the parameters of one model.
+      params: a list or tuple of parameters, one a model; or one tree of leaves `[models, ...]`.
+      x: `[N, H, W, C]`; y: `[N]`; epsilons: `[E]`; key: all as in `sweep`, for all models.
+      stack: `"vmap"`: all models tick together, as one batch of networks, which fills an
+        accelerator; `"map"`: one after the other inside of the program, which is faster on a CPU;
+        None: by the backend.
+      take: called as `take(model, attack, finished, examples)`; see `sweep`.
+      done: called as `done(model, attack, examples, tables)`; see `sweep`.
+      **options: any other argument of `sweep`. `slots` and `memory_limit` are for each model, and
+        `progress` counts every example once for each model.
+
+    Returns:
+      One `SweepResult` a model.
+
+    Raises:
+      ValueError: as `sweep`; the parameters of the models differ in structure or shapes, there is
+        no model, or `stack` is unknown.
+    """
+    if stack not in (None, "vmap", "map"):
+        raise ValueError(f'stack: expected "vmap", "map" or None, got {stack!r}')
+    if stack is None:
+        stack = "map" if jax.default_backend() == "cpu" else "vmap"
+    models, params = stacked(_processes.local(params))
+    return _run(
+        make_attack, params, x, y, models=models, stack=stack, epsilons=epsilons, key=key,
+        take=take, done=done, **options,
+    )  # fmt: skip
+
+
+def _run(
+    make_attack: MakeAttack | Sequence[MakeAttack],
+    params: PyTree,
+    x: Any,
+    y: PyTree,
+    *,
+    models: int,
+    stack: str,
+    epsilons: Sequence[float] | np.ndarray,
+    key: Array,
+    restarts: int = 1,
+    slots: int | None = None,
+    order: str = "search",
+    mesh: Mesh | None = None,
+    ids: Any = None,
+    warm_start: bool = False,
+    quantise: int | None = None,
+    memory_limit: int = MEMORY,
+    return_x_adv: bool = False,
+    diagnose: bool = True,
+    take: Callable[[int, int, Finished, np.ndarray], None] | None = None,
+    done: Callable[[int, int, np.ndarray, Tables], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> list[SweepResult]:
+    """Sweep `models` models, whose parameters are stacked if they are several."""
     budgets = check_epsilons(epsilons)
     check_settings(order, restarts, slots, quantise, warm_start)
     params = _processes.local(params)
-    makers, attacks = _build(make_attack, params)
+    one = params if models == 1 else jax.tree.map(lambda leaf: leaf[0], params)
+    makers, attacks = _build(make_attack, one)
     examples = check_examples(x, y, ids, attacks[0].spec.ball.bounds)
     total = len(examples.images)
     mine, mesh, alone = _processes.share(total, mesh)
     # where there are more processes than examples, the last ones hold one and do nothing
     held = mine if len(mine) else np.zeros(1, int)
     part = examples if alone else jax.tree.map(lambda leaf: leaf[held], examples)
-    fixed = Settings(order, 0, 0, restarts, warm_start, quantise, take is not None)
+    fixed = Settings(
+        order, 0, 0, restarts, warm_start, quantise, take is not None, models, stack
+    )  # fmt: skip
     settings = _sized(fixed, part, len(budgets), mesh, slots, memory_limit)
-    kept = _Images(part, len(budgets)) if return_x_adv else None
-    tables, computed, useful, probed = [], 0, 0, 0
-    signs: _trust.Counts = {}
-    best, first = np.full(len(held), len(budgets), np.int32), np.full(len(held), -1, np.int32)
-    todo = np.arange(len(mine))
+    images = _Images(part, models, len(budgets)) if return_x_adv else None
+    shares = [Share(budgets, [], 0, 0, None, {}, 0) for _ in range(models)]
+    # image i under model m has the number m * len(held) + i
+    size = models * len(held)
+    best, first = np.full(size, len(budgets), np.int32), np.full(size, -1, np.int32)
+    todo = np.flatnonzero(np.arange(size) % len(held) < len(mine))
     for number, (make, attack) in enumerate(zip(makers, attacks, strict=True)):
         stage = Stage(make, attack, params, part, budgets, settings, mesh)
-        hooks = _hooks(number, mine, kept, take, done)
-        tables.append(
-            stage.run(todo, typed(key), ceiling=best, first=first, progress=progress, **hooks)
-        )
-        computed, useful = computed + stage.computed, useful + stage.useful
-        signs = _trust.merge(signs, _trust.counted(tables[-1]))
+        hooks = _hooks(number, mine, len(held), images, take, done)
+        tables = stage.run(todo, typed(key), ceiling=best, first=first, progress=progress, **hooks)
+        shares = [
+            share.add(found, int(stage.computed[m]), int(stage.useful[m]))
+            for m, (share, found) in enumerate(zip(shares, tables.split(models), strict=True))
+        ]
         if order != "exhaustive":
             # what stood the attack before is likely to stand this one: begin at the top
-            best, first = tables[-1].best, np.full(len(held), len(budgets) - 1, np.int32)
-            todo = todo[~tables[0].wrong[todo] & (best[todo] > 0)]
+            best, first = tables.best, np.full(size, len(budgets) - 1, np.int32)
+            wrong = np.concatenate([share.tables[0].wrong for share in shares])
+            todo = todo[~wrong[todo] & (best[todo] > 0)]
     if diagnose and attacks[-1].spec.num_steps > 1:
-        found, probed = _trust.probe(
+        found, work = _trust.probe(
             lambda levels: Stage(makers[-1], attacks[-1], params, part, levels, settings, mesh),
-            tables[-1], budgets, typed(key),
+            tables, budgets, typed(key),
         )  # fmt: skip
-        signs = _trust.merge(signs, found)
-    images = None if kept is None else kept.images
-    share = _Share(budgets, tables, computed, useful, images, signs, probed)
-    return _curve(share if alone else _across_processes(share, len(mine), total))
-
-
-class _Share(NamedTuple):
-    """What one process found."""
-
-    epsilons: np.ndarray
-    tables: list[Tables]
-    computed: int
-    useful: int
-    x_adv: np.ndarray | None
-    signs: _trust.Counts
-    probed: int
+        shares = [
+            share._replace(signs=_trust.merge(share.signs, counts), probed=int(probed))
+            for share, counts, probed in zip(shares, found, work, strict=True)
+        ]
+    if images is not None:
+        adversarial = np.split(images.images, models)
+        shares = [s._replace(x_adv=x_adv) for s, x_adv in zip(shares, adversarial, strict=True)]
+    if not alone:
+        shares = [across_processes(share, len(mine), total) for share in shares]
+    return [curve(share) for share in shares]
 
 
 class _Images:
     """Keeps, of every example, the verified image at its smallest budget."""
 
-    def __init__(self, examples: Examples, num_budgets: int) -> None:
-        self.images = np.array(examples.images)
+    def __init__(self, examples: Examples, models: int, num_budgets: int) -> None:
+        self.images = np.concatenate([examples.images] * models)
         if self.images.dtype == np.uint8:
             self.images = self.images.astype(np.float32) / np.float32(255)
         self.budget = np.full(len(self.images), num_budgets)
@@ -206,9 +248,10 @@ class _Images:
 def _hooks(
     number: int,
     mine: np.ndarray,
+    held: int,
     kept: _Images | None,
-    take: Callable[[int, Finished, np.ndarray], None] | None,
-    done: Callable[[int, np.ndarray, Tables], None] | None,
+    take: Callable[[int, int, Finished, np.ndarray], None] | None,
+    done: Callable[[int, int, np.ndarray, Tables], None] | None,
 ) -> dict[str, Any]:
     """Return what a stage calls: our own collector and the caller's, who counts all examples."""
     hooks: dict[str, Any] = {}
@@ -218,11 +261,19 @@ def _hooks(
             if kept is not None:
                 kept.take(finished, examples)
             if take is not None:
-                take(number, finished, mine[examples])
+                take(int(examples[0]) // held, number, finished, mine[examples % held])
 
         hooks["take"] = both
     if done is not None:
-        hooks["done"] = lambda examples, tables: done(number, mine[examples], tables)
+
+        def each(examples: np.ndarray, tables: Tables) -> None:
+            models = examples // held
+            for model in np.unique(models):
+                its = models == model
+                rows = Tables(*(column[its] for column in tables))
+                done(int(model), number, mine[examples[its] % held], rows)
+
+        hooks["done"] = each
     return hooks
 
 
@@ -261,68 +312,3 @@ def _sized(
     room = min(limit // _state.bytes_per_row(one, fixed.restarts, num_budgets), LONGEST)
     capacity = int(np.clip(room, min(2 * slots, share), share))
     return fixed._replace(slots=slots, capacity=capacity)
-
-
-def _curve(share: _Share) -> SweepResult:
-    """Compute the curve from the tables of all examples."""
-    first, epsilons = share.tables[0], share.epsilons
-    num_budgets = len(epsilons)
-    levels = np.append(epsilons, np.inf)
-    # an attack's best includes that of the attacks before it, but for exhaustive orders
-    bests = np.stack([t.best for t in share.tables])
-    best = bests.min(0)
-    min_eps = np.where(first.wrong, 0.0, levels[best])
-    solved_by = np.where(~first.wrong & (best < num_budgets), np.argmin(bests, axis=0), -1)
-    rejected = [(t.verdict == Verdict.REJECTED).sum((1, 2)) for t in share.tables]
-    return SweepResult(
-        epsilons=epsilons,
-        min_eps=min_eps,
-        clean_accuracy=float(1 - first.wrong.mean()),
-        robust_accuracy=(min_eps[:, None] > epsilons).mean(0),
-        rows_computed=share.computed,
-        rows_useful=share.useful,
-        status=_status(share.tables, first.wrong, best, num_budgets),
-        solved_by=solved_by,
-        float_only=np.sum(rejected, axis=0),
-        trust=_trust.judge(share.signs),
-        rows_probed=share.probed,
-        tables=share.tables,
-        x_adv=share.x_adv,
-    )
-
-
-def _status(
-    tables: list[Tables], wrong: np.ndarray, best: np.ndarray, num_budgets: int
-) -> np.ndarray:
-    """Return the status of the run that broke each example, or of the last failure at the top."""
-    rows = np.arange(len(best))
-    status = np.zeros(len(best), np.int8)
-    at = np.minimum(best, num_budgets - 1)
-    for table in tables:
-        for restart in range(table.verdict.shape[1]):
-            verdict = table.verdict[rows, restart, at]
-            broke = (best < num_budgets) & (verdict == Verdict.VERIFIED)
-            stood = (best == num_budgets) & (verdict != Verdict.UNKNOWN)
-            status = np.where(broke | stood, table.status[rows, restart, at], status)
-    return np.where(wrong, np.int8(Status.WRONG_WHEN_CLEAN), status)
-
-
-def _across_processes(share: _Share, mine: int, total: int) -> _Share:
-    """Exchange results: the only communication of a sweep of several processes."""
-    tables, x_adv = _processes.exchange((share.tables, share.x_adv), mine, total)
-    names = list(_trust.SIGNS)
-    # -1: nobody looked
-    signs = [share.signs.get(name, (-1, -1)) for name in names]
-    work = np.array([[share.computed, share.useful, share.probed, *np.ravel(signs)]], np.int64)
-    everybody = _processes.exchange(work, 1, jax.process_count())
-    counts = [
-        {
-            name: (int(shown), int(looked))
-            for name, (shown, looked) in zip(names, row[3:].reshape(-1, 2), strict=True)
-            if looked >= 0
-        }
-        for row in everybody
-    ]
-    computed, useful, probed = map(int, everybody[:, :3].sum(0))
-    merged = _trust.merge(*counts)
-    return _Share(share.epsilons, tables, computed, useful, x_adv, merged, probed)

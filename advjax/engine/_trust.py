@@ -135,8 +135,8 @@ def merge(*parts: Counts) -> Counts:
 
 def probe(
     again: Callable[[np.ndarray], Stage], tables: Tables, epsilons: np.ndarray, key: Array
-) -> tuple[Counts, int]:
-    """Attack a few examples harder.
+) -> tuple[list[Counts], np.ndarray]:
+    """Attack a few examples of each model harder.
 
     Args:
       again: makes a stage with other budgets `[E]` (the same program).
@@ -145,7 +145,7 @@ def probe(
       key: one key.
 
     Returns:
-      The counts, and the backward passes that it took.
+      The counts of each model, and `[models]` backward passes that it took.
     """
     stage = again(epsilons)
     size = max(stage.settings.slots // 4, 8) * stage.num_devices
@@ -154,22 +154,26 @@ def probe(
     rows = np.arange(len(at))
     failed = tables.verdict[rows, 0, np.maximum(at, 0)] == Verdict.FAILED
     stood = np.flatnonzero(~tables.wrong & (at >= 0) & failed)
-    chosen = _spread(stood, size)
+    chosen = _spread(stage, stood, size)
     steps = 2 * stage.attack.spec.num_steps
     other = jax.random.fold_in(key, 1)
-    found = _once(stage, chosen, at, other, steps)
-    counts = {"more_effort_breaks": (int((found.best[chosen] <= at[chosen]).sum()), len(chosen))}
+    found = _once(stage, np.concatenate(chosen), at, other, steps)
+    counts: list[Counts] = [
+        {"more_effort_breaks": (int((found.best[some] <= at[some]).sum()), len(some))}
+        for some in chosen
+    ]
     work = stage.computed
     everything = _largest(stage)
     if everything is not None and everything > epsilons[last]:
         levels = epsilons.copy()
         levels[last] = everything
         stage = again(levels)
-        chosen = _spread(np.flatnonzero(~tables.wrong), size)
+        chosen = _spread(stage, np.flatnonzero(~tables.wrong), size)
         top = np.full(len(at), last)
-        found = _once(stage, chosen, top, key, stage.attack.spec.num_steps)
-        counts["unbounded_eps_fails"] = (int((found.best[chosen] > last).sum()), len(chosen))
-        work += stage.computed
+        found = _once(stage, np.concatenate(chosen), top, key, stage.attack.spec.num_steps)
+        for mine, some in zip(counts, chosen, strict=True):
+            mine["unbounded_eps_fails"] = (int((found.best[some] > last).sum()), len(some))
+        work = work + stage.computed
     return counts, work
 
 
@@ -186,11 +190,12 @@ def _once(stage: Stage, chosen: np.ndarray, at: np.ndarray, key: Array, steps: i
     return stage.run(chosen, key, ceiling=ceiling, first=first, num_steps=steps, verdict=verdict)
 
 
-def _spread(rows: np.ndarray, size: int) -> np.ndarray:
-    """Return at most `size` of them, evenly."""
-    if len(rows) <= size:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, size).astype(int)]
+def _spread(stage: Stage, rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Return at most `size` examples of each model, evenly."""
+    by_model = [rows[rows // stage.images == m] for m in range(stage.settings.models)]
+    return [
+        some[np.linspace(0, len(some) - 1, min(size, len(some))).astype(int)] for some in by_model
+    ]
 
 
 def _largest(stage: Stage) -> float | None:

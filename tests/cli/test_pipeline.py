@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from advjax import metrics, store
+from advjax import metrics, report, store
 from advjax.cli import main
 
 TRAIN = [
@@ -124,8 +124,6 @@ def test_training_again_has_nothing_to_do(runs, capsys):
 
 
 def test_metrics_of_the_rows_are_those_of_the_summary(evaluated):
-    from advjax import report
-
     rows = store.Store(evaluated).read(model="pgd", attack="pgd-3")
     order = np.lexsort((rows["example_id"], rows["eps"]))
     success = rows["success"][order].reshape(2, 12)
@@ -248,9 +246,45 @@ def test_a_killed_sweep_goes_on_and_ends_the_same(swept, runs, tmp_path):
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
+def test_a_sweep_killed_twenty_times_loses_and_doubles_nothing(runs, tmp_path):
+    script = os.path.join(os.path.dirname(__file__), "kill.py")
+    words = ["sweep", "--runs", *runs, "--out", "{out}", *SWEEP, "--seeds", "0", "1"]
+    found = subprocess.run(
+        [sys.executable, script, "7", "20", str(tmp_path), *words],
+        capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-3000:]
+    folders, kills = map(int, found.stdout.split()[-2:])
+    assert kills == 20
+    whole = ordered(str(tmp_path / "whole0"))
+    assert len(whole["eps"]) == 2 * 12 * (1 + 2 * 2 * 2)
+    table = report.summary_table(str(tmp_path / "whole0"))
+    for folder in range(folders):
+        rows = ordered(str(tmp_path / str(folder)))
+        for name in whole:
+            np.testing.assert_array_equal(rows[name], whole[name], err_msg=name)
+        assert report.summary_table(str(tmp_path / str(folder))) == table
+
+
+def test_models_that_are_swept_together_have_the_same_rows(swept, runs, tmp_path):
+    out = str(tmp_path / "stacked")
+    words = [*SWEEP, "--attacks", "pgd:num_steps=3", "--stack", "vmap"]
+    assert main(["sweep", "--runs", *runs, "--out", out, *words]) == 0
+    a, b = ordered(out), ordered(swept)
+    b = {name: column[b["attack"] != "fgsm"] for name, column in b.items()}
+    for name in ("example_id", "eps", "attack", "model", "success", "evaluated", "num_steps"):
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    np.testing.assert_allclose(a["loss"], b["loss"], atol=1e-4)
+    # one model lacks rows that the other has: nothing is stored twice
+    os.unlink(sorted((tmp_path / "stacked" / "rows").iterdir())[-1])
+    assert main(["sweep", "--runs", *runs, "--out", out, *words]) == 0
+    assert len(ordered(out)["eps"]) == len(b["eps"])
+
+
 @pytest.mark.parametrize(
     ("words", "match"),
     [
+        (["--stack", "sideways"], "stack"),
         (["--shard", "2/2"], "0 <= i < n"),
         (["--shard", "half"], "0 <= i < n"),
         (["--order", "upwards"], "order"),
