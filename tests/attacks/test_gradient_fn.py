@@ -125,19 +125,18 @@ def test_bfloat16_results_are_those_of_float32_judgement(stop, keep):
     assert abs(gap) <= 1
 
 
-def test_a_model_without_gradient_is_attacked_through_a_stand_in():
-    def stepped(x):
-        return net(jnp.round(x * 64) / 64)
+@pytest.mark.parametrize("name", ["bim", "difgsm", "nifgsm", "smia"])
+def test_a_model_that_cannot_be_differentiated_is_attacked_through_a_stand_in(name):
+    def quantised(x):
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return net(jax.pure_callback(lambda x: np.round(x * np.float32(64)) / 64, shape, x))
 
-    blocked, bpda = (attacks.from_logits(stepped, loss=losses.cw_margin, gradient_fn=g)
-                     for g in (None, net))  # fmt: skip
-    results = [
-        attacks.run(attacks.bim(o, threat.linf(), num_steps=5), KEY, X, Y, 0.05)
-        for o in (blocked, bpda)
-    ]
-    assert results[1].success.sum() > results[0].success.sum()
-    broken = jnp.argmax(stepped(results[1].x_adv), -1) != Y
-    np.testing.assert_array_equal(results[1].success, broken)
+    bpda = attacks.from_logits(quantised, loss=losses.cw_margin, gradient_fn=net)
+    attack = attacks.ATTACKS[name](bpda, threat.linf(), num_steps=3)
+    result = attacks.run(attack, KEY, X, Y, 0.03)
+    assert result.success.sum() > len(X) // 2
+    broken = jnp.argmax(quantised(result.x_adv), -1) != Y
+    np.testing.assert_array_equal(result.success, broken)
 
 
 WRAPPED = {
