@@ -22,7 +22,9 @@ def products(jaxpr):
 
 
 @pytest.mark.parametrize(
-    ("name", "lax_ops"), [*((name, False) for name in ZOO), ("resnet18", True), ("from_nnx", True)]
+    ("name", "lax_ops"),
+    # resnet34 has the blocks of resnet18
+    [*((name, False) for name in ZOO if name != "resnet34"), ("resnet18", True)],
 )
 def test_all_products_are_bfloat16_forward_and_backward(name, lax_ops):
     model = ZOO[name]()
