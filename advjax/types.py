@@ -196,7 +196,8 @@ class Attack(NamedTuple):
       init: `(keys, x0, target, eps, x_start=None) -> AttackState`; calls no model.
       step: `(state, x0, target, eps, freeze=False) -> AttackState`; differentiates the objective
         exactly once. With `freeze`, rows that have succeeded stay where they succeeded.
-      finalize: `(state, x0, target, eps, freeze=False) -> AttackResult`; evaluates once.
+      finalize: `(state, x0, target, eps, freeze=False) -> AttackResult`; evaluates once, and the
+        best point too where the objective is `approximate`.
       spec: the static part.
 
     An `Attack` closes over the parameters of the model, hence over tracers: build it inside the
