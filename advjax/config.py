@@ -231,6 +231,9 @@ class EvaluateConfig:
     """So many images, drawn with the seed; None: all."""
     split: str = "test"
     """`train`, `val` or `test`; results on anything but `test` are too good."""
+    gradient_dtype: str = "float32"
+    """`float32`, or `bfloat16`: faster gradients on most GPUs and TPUs, slower ones on a CPU. Every
+    verdict is float32."""
     batch_size: int = 128
     """Rows (example x budget) attacked at once."""
     seed: int = 0
@@ -267,6 +270,9 @@ class SweepConfig:
     """`train`, `val` or `test`; results on anything but `test` are too good."""
     slots: int | None = None
     """Images attacked at once on each device; None: by the number of images and the device."""
+    gradient_dtype: str = "float32"
+    """`float32`, or `bfloat16`: faster gradients on most GPUs and TPUs, slower ones on a CPU. Every
+    verdict is float32."""
     quantise: int | None = None
     """8, 12 or 16: a success must survive rounding of its pixels to so many bits."""
     memory_limit_mb: int = 1024

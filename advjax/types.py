@@ -70,6 +70,8 @@ class Eval(NamedTuple):
       success: `[B]` bool, by the criterion, at the points themselves.
       ascent: `[B]`, what the attack differentiates. The same as `loss` for a plain objective;
         another one where a wrapper changed the objective (input diversity, SMIA).
+
+    Where the objective is `approximate`, `evaluate` takes all three from its stand-in.
     """
 
     loss: Array
@@ -85,13 +87,17 @@ class Objective(NamedTuple):
       evaluate: `(x, target, state, keys) -> (Eval, state)`; differentiable in `x`.
       judge: `(x, target, keys) -> Eval`, one plain evaluation of the points as they are.
       cost: passes per `evaluate`.
-      apply: `(x, keys) -> output`, the model itself, for wrappers that need another output.
+      apply: `(x, keys) -> output`, the model itself: what is judged.
+      ascent_apply: `(x, keys) -> output`, what is differentiated instead; `apply` where the model
+        itself is.
       loss: the task loss of one example, already signed by `targeted`.
       criterion: success of one example.
       deterministic: the value depends on `x` and `target` only (no keys).
       stationary: the same point has the same value and gradient at every step.
       with_loss: `(loss) -> Objective` that ascends another loss, wrappers included.
-      plain: `evaluate` is the loss of `apply` at `x` and nothing else.
+      plain: `evaluate` is the loss of `ascent_apply` at `x` and nothing else.
+      approximate: loss and success of `evaluate` are those of a stand-in. Such a success is a
+        claim, which counts only when `judge` says so too.
     """
 
     init: Callable[[Array, Target, Array], PyTree]
@@ -99,12 +105,14 @@ class Objective(NamedTuple):
     judge: Callable[[Array, Target, Array], Eval]
     cost: Cost
     apply: Callable[[Array, Array], Output]
+    ascent_apply: Callable[[Array, Array], Output]
     loss: LossFn
     criterion: CriterionFn
     deterministic: bool
     stationary: bool
     with_loss: Callable[[LossFn], "Objective"]
     plain: bool = False
+    approximate: bool = False
 
 
 class AttackSpec(NamedTuple):
@@ -188,7 +196,8 @@ class Attack(NamedTuple):
       init: `(keys, x0, target, eps, x_start=None) -> AttackState`; calls no model.
       step: `(state, x0, target, eps, freeze=False) -> AttackState`; differentiates the objective
         exactly once. With `freeze`, rows that have succeeded stay where they succeeded.
-      finalize: `(state, x0, target, eps, freeze=False) -> AttackResult`; evaluates once.
+      finalize: `(state, x0, target, eps, freeze=False) -> AttackResult`; evaluates once, and the
+        best point too where the objective is `approximate`.
       spec: the static part.
 
     An `Attack` closes over the parameters of the model, hence over tracers: build it inside the

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from advjax import tree
+from advjax.attacks._confirm import confirm
 from advjax.status import Status
 from advjax.threat import over_rows
 from advjax.types import (
@@ -72,7 +73,8 @@ def build_attack(
       name: for reports.
 
     Returns:
-      An `Attack`. PGD with k steps costs k backward passes and one final forward pass.
+      An `Attack`. PGD with k steps costs k backward passes and one final forward pass; two where
+      the objective is `approximate`, and one for each success that a step claims.
 
     Raises:
       ValueError: `num_steps` is below 1, `keep` is unknown, or `ball` is no `Ball`.
@@ -245,8 +247,12 @@ def _step(
     keys = jax.vmap(jax.random.fold_in)(state.key, state.step)
     proposal = propose(state, x0, target, eps, keys)
     active = ~state.success if freeze else jnp.ones_like(state.success)
-    best_x, best_loss, success = _keep_best(state, proposal.eval, active)
-    moving = active & ~proposal.eval.success if freeze else active
+    evaluation = proposal.eval
+    if spec.objective.approximate:
+        asked = active & _needs_judgement(spec, state, evaluation)
+        evaluation = confirm(spec.objective, evaluation, asked, state.x, target, keys)
+    best_x, best_loss, success = _keep_best(state, evaluation, active)
+    moving = active & ~evaluation.success if freeze else active
     moved = (proposal.x, proposal.direction_state, proposal.objective_state)
     if freeze:
         stayed = (state.x, state.direction_state, state.objective_state)
@@ -276,6 +282,8 @@ def _finalize(
 ) -> AttackResult:
     del eps
     keys = jax.vmap(lambda k: jax.random.fold_in(k, spec.num_steps))(state.key)
+    if spec.objective.approximate and spec.keep == "best":
+        state = _judge_best(spec, state, target, keys)
     last = spec.objective.judge(state.x, target, keys)
     active = ~state.success if freeze else jnp.ones_like(state.success)
     if spec.keep == "best":
@@ -303,15 +311,34 @@ def _loss_dtype(x: Array) -> jnp.dtype:
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
+def _rank(loss: Array) -> Array:
+    return jnp.where(jnp.isfinite(loss), loss, -jnp.inf)
+
+
+def _needs_judgement(spec: AttackSpec, state: AttackState, new: Eval) -> Array:
+    """Return `[B]`: claims that would be kept, and points after the last move, claimed or not.
+
+    The engine judges those by one more step; as in `finalize`, a success there is not missed.
+    """
+    kept = ~state.success | (_rank(new.loss) >= _rank(state.best_loss))
+    return (new.success & kept) | (state.step == spec.num_steps)
+
+
+def _judge_best(spec: AttackSpec, state: AttackState, target: Target, keys: Array) -> AttackState:
+    """Judge the best points of the rows that failed: their losses are those of a stand-in."""
+    exact = spec.objective.judge(state.best_x, target, keys)
+    loss = exact.loss.astype(state.best_loss.dtype)
+    return state._replace(
+        best_loss=jnp.where(state.success, state.best_loss, loss),
+        success=state.success | exact.success,
+    )
+
+
 def _keep_best(state: AttackState, new: Eval, active: Array) -> tuple[Array, Array, Array]:
     """Return the better of the best point so far and the current one, for active rows."""
     loss = new.loss.astype(state.best_loss.dtype)
-
-    def rank(values: Array) -> Array:
-        return jnp.where(jnp.isfinite(values), values, -jnp.inf)
-
     wins = new.success & ~state.success
-    ties_or_higher = (new.success == state.success) & (rank(loss) >= rank(state.best_loss))
+    ties_or_higher = (new.success == state.success) & (_rank(loss) >= _rank(state.best_loss))
     better = active & (wins | ties_or_higher)
     best_x = tree.where(better, state.x, state.best_x)
     return best_x, jnp.where(better, loss, state.best_loss), state.success | (active & new.success)

@@ -85,5 +85,7 @@ def nifgsm(
         x = rows.project(state.x + moves.astype(state.x.dtype), x0, eps)
         return Proposal(x, evaluation, status, direction_state, objective_state)
 
-    spec = make_spec(objective, ball, num_steps, keep, "nifgsm", more_forwards=1)
+    # the iterates are judged at every step; there are no claims to confirm
+    judged = objective._replace(approximate=False)
+    spec = make_spec(judged, ball, num_steps, keep, "nifgsm", more_forwards=1)
     return assemble(propose, init_direction, spec, random_start=random_start)

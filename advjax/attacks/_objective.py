@@ -18,6 +18,8 @@ from advjax.types import (
     Target,
 )
 
+ApplyFn = Callable[[Array, Array], Output]
+
 
 def from_logits(
     fn: Callable[..., Output],
@@ -26,8 +28,13 @@ def from_logits(
     criterion: CriterionFn | None = None,
     targeted: bool = False,
     randomised: bool = False,
+    gradient_fn: Callable[..., Output] | None = None,
 ) -> Objective:
     """Make the objective of an attack from a function that computes logits.
+
+    With `gradient_fn` the steps see that function only: its gradient and its loss. No success
+    rests on it: a point that it calls broken counts when `fn` says so too, and the loss of every
+    result is that of `fn`. What `fn` alone would have called broken on the way may be missed.
 
     Args:
       fn: `fn(x [B, ...]) -> [B, C]`, or any pytree with leading `[B]`; pixels in, logits out,
@@ -37,15 +44,22 @@ def from_logits(
         target, `misclassified` or `any_flipped`; targeted `reached` or `labels_reached`.
       targeted: the target is the wanted one; the loss is negated, success is reaching it.
       randomised: `fn(x, keys [B])` draws random numbers; wrap the objective in `with_eot`.
+      gradient_fn: what is differentiated instead of `fn`, with its arguments and its outputs: the
+        same model in lower precision (`models.in_precision`), or a differentiable stand-in for a
+        model that has no useful gradient (BPDA, Athalye et al. 2018). `fn` is then called with
+        smaller batches too, to confirm successes, and never differentiated. None: `fn`.
 
     Returns:
-      An `Objective` that costs one forward and one backward pass.
+      An `Objective` that costs one forward and one backward pass; with `gradient_fn`, one forward
+      pass of `fn` more for each claimed success.
 
     Raises:
-      ValueError: `fn`, `loss` or `criterion` is no function.
+      ValueError: `fn`, `loss`, `criterion` or `gradient_fn` is no function.
     """
-    for name, value in (("fn", fn), ("loss", loss), ("criterion", criterion)):
-        if not callable(value) and not (name == "criterion" and value is None):
+    given = {"fn": fn, "loss": loss, "criterion": criterion, "gradient_fn": gradient_fn}
+    for name, value in given.items():
+        optional = name in ("criterion", "gradient_fn")
+        if not callable(value) and not (optional and value is None):
             raise ValueError(
                 f"{name}: expected a function such as losses.cross_entropy, got {value!r}"
             )
@@ -55,14 +69,19 @@ def from_logits(
     def signed(output: Output, target: Target) -> Array:
         return -loss(output, target) if targeted else loss(output, target)
 
-    def apply(x: Array, keys: Array) -> Output:
-        return fn(x, keys) if randomised else fn(x)
+    def keyed(fn: Callable[..., Output]) -> ApplyFn:
+        return fn if randomised else lambda x, keys: fn(x)
 
-    return _plain(apply, signed, criterion, deterministic=not randomised, targeted=targeted)
+    apply = keyed(fn)
+    ascent_apply = apply if gradient_fn is None else keyed(gradient_fn)
+    return _plain(
+        apply, ascent_apply, signed, criterion, deterministic=not randomised, targeted=targeted
+    )
 
 
 def _plain(
-    apply: Callable[[Array, Array], Output],
+    apply: ApplyFn,
+    ascent_apply: ApplyFn,
     loss: LossFn,
     criterion: CriterionFn,
     *,
@@ -73,13 +92,15 @@ def _plain(
         return grade(apply(x, keys), target, loss, criterion)
 
     def evaluate(x: Array, target: Target, state: PyTree, keys: Array) -> tuple[Eval, PyTree]:
-        return judge(x, target, keys), state
+        return grade(ascent_apply(x, keys), target, loss, criterion), state
 
     def with_loss(new: LossFn) -> Objective:
         def signed(output: Output, target: Target) -> Array:
             return -new(output, target) if targeted else new(output, target)
 
-        return _plain(apply, signed, criterion, deterministic=deterministic, targeted=targeted)
+        return _plain(
+            apply, ascent_apply, signed, criterion, deterministic=deterministic, targeted=targeted
+        )
 
     return Objective(
         init=no_state,
@@ -87,12 +108,14 @@ def _plain(
         judge=judge,
         cost=Cost(forwards=1, backwards=1),
         apply=apply,
+        ascent_apply=ascent_apply,
         loss=loss,
         criterion=criterion,
         deterministic=deterministic,
         stationary=deterministic,
         with_loss=with_loss,
         plain=True,
+        approximate=ascent_apply is not apply,
     )
 
 

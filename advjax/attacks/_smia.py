@@ -86,11 +86,11 @@ def with_stabilisation(
 
     def evaluate(x: Array, y: Target, state: PyTree, keys: Array) -> tuple[Eval, PyTree]:
         x0, previous, started = state
-        output = objective.apply(x, keys)
+        output = objective.ascent_apply(x, keys)
         plain = grade(output, y, objective.loss, objective.criterion)
         origin = x0 if smooth_what == "perturbation" else previous
         smoothed = origin + jax.vmap(lambda d: smooth(d, kernel, mode="reflect"))(x - origin)
-        reference = objective.apply(jax.lax.stop_gradient(smoothed), keys)
+        reference = objective.ascent_apply(jax.lax.stop_gradient(smoothed), keys)
         reference = jax.lax.stop_gradient(reference)
         distance, same = _divergence(output, reference, y, target, divergence)
         a2 = jnp.where(started, weight, 0)
@@ -272,10 +272,10 @@ def _reference_attack(
 
     def propose(state: AttackState, x0: Array, y: Target, eps: Array, keys: Array) -> Proposal:
         asked, started = state.direction_state
-        decision = objective.apply(asked, keys)
+        decision = objective.ascent_apply(asked, keys)
 
         def evaluate(x: Array, y: Target, inner: PyTree, keys: Array) -> tuple[Eval, PyTree]:
-            output = objective.apply(x, keys)
+            output = objective.ascent_apply(x, keys)
             plain = grade(output, y, objective.loss, objective.criterion)
             term, same = _divergence(output, decision, y, "hard", None)
             ascent = jnp.where(started, _deviate(plain.loss, term, same, a1, a2), plain.loss)

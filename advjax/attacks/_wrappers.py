@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from advjax import tree
+from advjax.attacks._objective import ApplyFn
 from advjax.types import Array, Cost, Eval, Objective, Output, PyTree, Target
 
 
@@ -114,6 +115,8 @@ def with_input_diversity(
         cost=Cost(objective.cost.forwards + 1, objective.cost.backwards),
         deterministic=False,
         stationary=False,
+        # loss and success come from `judge` already
+        approximate=False,
         with_loss=lambda loss: with_input_diversity(
             objective.with_loss(loss), resize_rate=resize_rate, probability=probability
         ),
@@ -162,19 +165,26 @@ def ensemble(objectives: Sequence[Objective], weights: Sequence[float] | None = 
         pairs = [m.evaluate(x, target, s, keys) for m, s in zip(members, state, strict=True)]
         return combine([e for e, _ in pairs]), tuple(s for _, s in pairs)
 
-    def apply(x: Array, keys: Array) -> Output:
-        outputs = [m.apply(x, keys) for m in members]
-        return jax.tree.map(lambda *values: weigh(values), *outputs)
+    def mean_of(applies: Sequence[ApplyFn]) -> ApplyFn:
+        def apply(x: Array, keys: Array) -> Output:
+            outputs = [fn(x, keys) for fn in applies]
+            return jax.tree.map(lambda *values: weigh(values), *outputs)
 
+        return apply
+
+    apply = mean_of([m.apply for m in members])
+    same = all(m.ascent_apply is m.apply for m in members)
     return Objective(
         init=init,
         evaluate=evaluate,
         judge=judge,
         cost=Cost(sum(m.cost.forwards for m in members), sum(m.cost.backwards for m in members)),
         apply=apply,
+        ascent_apply=apply if same else mean_of([m.ascent_apply for m in members]),
         loss=members[0].loss,
         criterion=members[0].criterion,
         deterministic=all(m.deterministic for m in members),
         stationary=all(m.stationary for m in members),
         with_loss=lambda loss: ensemble([m.with_loss(loss) for m in members], shares),
+        approximate=any(m.approximate for m in members),
     )

@@ -9,6 +9,7 @@ from advjax.config import AttackConfig, EvaluateConfig, SweepConfig
 
 # below this, an l2 ball is smaller than what any image shows: the budgets were meant for linf
 _SMALL_L2 = 0.1
+GRADIENT_DTYPES = ("float32", "bfloat16")
 
 
 def check_evaluation(config: EvaluateConfig | SweepConfig) -> None:
@@ -25,6 +26,9 @@ def check_evaluation(config: EvaluateConfig | SweepConfig) -> None:
     for name in ("panels", "seed"):
         if getattr(config, name) < 0:
             raise ValueError(f"{name}: must not be negative, got {getattr(config, name)}")
+    if config.gradient_dtype not in GRADIENT_DTYPES:
+        known = " or ".join(GRADIENT_DTYPES)
+        raise ValueError(f"gradient_dtype: {config.gradient_dtype!r} is unknown; use {known}")
     wanted = [_attack(text) for text in config.attacks]
     if not wanted:
         raise ValueError("attacks: name at least one, such as --attacks pgd")

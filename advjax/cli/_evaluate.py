@@ -16,7 +16,7 @@ from advjax.cli import _runtime
 from advjax.cli._checks import check_evaluation
 from advjax.cli._parse import parse
 from advjax.cli._rows import attacked_rows, clean_rows, write_panel
-from advjax.cli._subjects import Job, Subject, load_subjects, plan
+from advjax.cli._subjects import Job, Subject, load_subjects, plan, precision_of
 from advjax.config import EvaluateConfig
 from advjax.data import Split
 from advjax.store import Store, fingerprint
@@ -43,6 +43,7 @@ def evaluate(argv: list[str]) -> None:
         "data": images,
         "settings": {
             "seed": config.seed, "split": config.split, "num_examples": config.num_examples,
+            **precision_of(config),
         },
     }  # fmt: skip
     rows = Store(config.out, identity=identity)

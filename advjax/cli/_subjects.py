@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from advjax import attacks, criteria, data, losses, threat, training
+from advjax import attacks, criteria, data, losses, models, threat, training
 from advjax.cli._main import warn
 from advjax.config import AttackConfig, DataConfig, EvaluateConfig, SweepConfig
 from advjax.data import Dataset, Split
@@ -119,7 +119,9 @@ def plan(config: EvaluateConfig | SweepConfig, subjects: list[Subject]) -> list[
             wanted = AttackConfig.parse(text)
             key = (subject.architecture, subject.dataset.task, wanted)
             if key not in made:
-                made[key] = attack_factory(subject.apply, subject.dataset.task, wanted)
+                made[key] = attack_factory(
+                    subject.apply, subject.dataset.task, wanted, config.gradient_dtype
+                )
             spec = made[key](subject.variables).spec
             steps = None if spec.num_steps == 1 else spec.num_steps
             label = dataclasses.replace(wanted, num_steps=steps).label()
@@ -130,15 +132,30 @@ def plan(config: EvaluateConfig | SweepConfig, subjects: list[Subject]) -> list[
     return jobs
 
 
-def attack_factory(apply: Any, task: str, config: AttackConfig) -> MakeAttack:
+def precision_of(config: EvaluateConfig | SweepConfig) -> dict[str, str]:
+    """Return what the precision of the gradients adds to the identity of a store.
+
+    Nothing for the default, so that stores of versions without the choice go on.
+    """
+    plain = config.gradient_dtype == "float32"
+    return {} if plain else {"gradient_dtype": config.gradient_dtype}
+
+
+def attack_factory(
+    apply: Any, task: str, config: AttackConfig, gradient_dtype: str = "float32"
+) -> MakeAttack:
     """Return `variables -> Attack` for a task; keep the callable, it is the key of its program."""
     loss = losses.cross_entropy if task == "single" else losses.binary_cross_entropy
     criterion = criteria.misclassified if task == "single" else criteria.any_flipped
     ball = threat.by_name(config.norm)
+    low = None if gradient_dtype == "float32" else models.in_precision(apply, gradient_dtype)
 
     def make_attack(variables: PyTree) -> Attack:
         objective = attacks.from_logits(
-            lambda x: apply(variables, x), loss=loss, criterion=criterion
+            lambda x: apply(variables, x),
+            loss=loss,
+            criterion=criterion,
+            gradient_fn=None if low is None else lambda x: low(variables, x),
         )
         return attacks.by_name(
             config.name, objective, ball, num_steps=config.num_steps, step_size=config.step_size

@@ -19,7 +19,7 @@ from advjax.cli._checks import check_sweep, shard_of
 from advjax.cli._evaluate import hash_of, leaves_of
 from advjax.cli._parse import parse
 from advjax.cli._rows import clean_rows
-from advjax.cli._subjects import Job, Subject, load_subjects, plan
+from advjax.cli._subjects import Job, Subject, load_subjects, plan, precision_of
 from advjax.config import SweepConfig
 from advjax.engine import Progress, Tables
 from advjax.store import Store, fingerprint
@@ -103,7 +103,7 @@ def _open(config: SweepConfig, here: str, subjects: list[Subject]) -> Store:
         "weights": weights,
         # each shard has images of its own; the sweep is the same
         "data": images if parts == 1 else dict.fromkeys(images, parts),
-        "settings": settings | {"command": "sweep"},
+        "settings": settings | {"command": "sweep"} | precision_of(config),
     }
     rows = Store(here, identity=identity)
     jobs = plan(config, subjects)

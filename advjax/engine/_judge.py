@@ -110,14 +110,18 @@ def _first_order(work: Work, x0: Array, target: PyTree, keys: Array) -> tuple[Py
     The estimate is the margin over the dual norm of its gradient (exact for a linear model).
     """
     spec, epsilons = work.attack.spec, work.epsilons
-    signed = spec.objective.with_loss(margin).loss
+    objective = spec.objective
+    signed = objective.with_loss(margin).loss
 
     def total(x: Array) -> tuple[Array, Any]:
-        output = spec.objective.apply(x, keys)
+        output = objective.ascent_apply(x, keys)
         margins = jax.vmap(signed)(output, target)
         return jnp.sum(margins), (output, margins)
 
     gradient, (output, margins) = jax.grad(total, has_aux=True)(x0)
+    if objective.ascent_apply is not objective.apply:
+        # a stand-in says where to search, never what is broken
+        output = objective.apply(x0, keys)
     size = jax.vmap(spec.ball.dual_norm)(gradient)
     estimate = jnp.maximum(-margins, 0).astype(size.dtype) / jnp.where(size > 0, size, 1)
     estimate = jnp.where((size > 0) & jnp.isfinite(estimate), estimate, jnp.inf)

@@ -19,6 +19,7 @@ from advjax.models._ops import (
     max_pool,
     use_lax_ops,
 )
+from advjax.models._precision import in_precision
 from advjax.models._resnet import resnet18, resnet34, resnet50
 from advjax.models._rows import dense, global_mean
 from advjax.models._small_cnn import small_cnn
@@ -35,6 +36,7 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "global_mean",
+    "in_precision",
     "lax_ops_in_use",
     "max_pool",
     "random_variables",

@@ -45,6 +45,12 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
     for model, attack, verdict, _, text in results.manifest.get("extra", {}).get("trust", []):
         if any(model == one.name for one in models):
             said.append(f"{attack} on {model} is {verdict}: {text}.")
+    dtype = results.setting("gradient_dtype", "float32")
+    if dtype != "float32":
+        said.append(
+            f"The attacks followed {dtype} gradients, which may miss what float32 gradients find; "
+            "every verdict was computed in float32."
+        )
     if results.manifest.get("earlier"):
         said.append(
             "The rows were computed in several sessions with different software; "

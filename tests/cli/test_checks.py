@@ -30,6 +30,7 @@ GOOD = EvaluateConfig(runs=("runs/k",), out="runs/out")
         ({"num_examples": 0}, "num_examples: must be at least 1, got 0"),
         ({"restarts": 0}, "restarts: must be at least 1"),
         ({"panels": -1}, "panels: must not be negative"),
+        ({"gradient_dtype": "float16"}, "gradient_dtype: 'float16' is unknown; use float32 or bf"),
         ({"attacks": ()}, "attacks: name at least one"),
         ({"attacks": ("pgd:step_size=nan",)}, "pgd:step_size=nan: step_size must be a positive"),
         ({"attacks": ("pgd:step_size=0",)}, "step_size must be a positive"),

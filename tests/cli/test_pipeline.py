@@ -281,6 +281,23 @@ def test_models_that_are_swept_together_have_the_same_rows(swept, runs, tmp_path
     assert len(ordered(out)["eps"]) == len(b["eps"])
 
 
+@pytest.mark.parametrize("command", ["evaluate", "sweep"])
+def test_gradients_in_bfloat16_give_rows_judged_in_float32(command, runs, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    words = [command, "--runs", runs[1], "--out", out, "--attacks", "bim:num_steps=3"]
+    words += ["--epsilons", "2/255", "8/255", "--bootstrap", "50", "--panels", "0"]
+    low = ["--gradient-dtype", "bfloat16"]
+    assert main([*words, *low]) == 0
+    rows = ordered(out)
+    shown = rows["probabilities"].argmax(1) != rows["target"][:, 0]
+    np.testing.assert_array_equal(rows["success"], shown)
+    assert 0 < rows["success"].sum() < len(shown)
+    assert "followed bfloat16 gradients" in (store.Store(out).folder / "report.html").read_text()
+    assert main(words) == 1  # the rows of another precision
+    assert main([*words, *low]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "match"),
     [
