@@ -5,7 +5,7 @@ It runs the lanes of a device: one, or one for each of several stacked models.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,25 @@ from advjax.engine._state import Counts, Phase, Settings, State, per_lane
 from advjax.mesh import AXIS
 from advjax.types import Array, PyTree
 
-Program = Callable[..., State]
+
+class Program(NamedTuple):
+    """A compiled program.
+
+    Attributes:
+      call: `(params, key, epsilons, num_steps, max_ticks, state) -> state`, jitted.
+      outputs: what a model returns for one image, by the shapes of parameters and image; to find
+        out takes as long as tracing the model.
+    """
+
+    call: Callable[..., State]
+    outputs: dict[Any, PyTree]
 
 
 @functools.lru_cache(maxsize=64)
 def compiled(
     make_attack: MakeAttack, settings: Settings, attack_id: int, mesh: Mesh | None
 ) -> Program:
-    """Return `(params, key, epsilons, num_steps, max_ticks, state) -> state`, jitted.
+    """Return the program of an attack and of settings.
 
     The rows of all lanes stand one after the other, see `_state.per_lane`. With several models
     every leaf of `params` is `[models, ...]`. The state is donated.
@@ -41,7 +52,7 @@ def compiled(
             out_specs=here,
             check_vma=False,
         )
-    return jax.jit(call, donate_argnums=5)
+    return Program(jax.jit(call, donate_argnums=5), {})
 
 
 def _call(

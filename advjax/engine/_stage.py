@@ -154,7 +154,7 @@ class Stage:
         self._load(waiting, ceiling, first, known)
         while True:
             started = time.monotonic()
-            self.state = self.program(*self.arguments(key, steps))
+            self.state = self.program.call(*self.arguments(key, steps))
             counts = jax.tree.map(np.asarray, self.state.counts)
             self._account(counts, time.monotonic() - started)
             if take is not None:
@@ -185,17 +185,26 @@ class Stage:
         images, targets = self.examples.images, self.examples.targets
         one = np.asarray(images[0])
         target = jax.tree.map(lambda leaf: np.asarray(leaf[0]), targets)
-        keys = jax.random.split(jax.random.key(0), 1)
-        output = jax.eval_shape(
-            self.attack.spec.objective.apply, np.zeros((1, *one.shape), self.dtype), keys
-        )
-        output = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), output)
+        output = self._output(one)
         state = _state.empty(self.settings, self.attack, output, one, target, len(self.epsilons))
         state = _state.per_lane(state, lambda leaf: leaf[None])
         stacked = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * self.num_lanes), state)
         if self.mesh is not None:
             return jax.device_put(stacked, meshes.sharded(self.mesh))
         return jax.device_put(stacked)
+
+    def _output(self, image: np.ndarray) -> PyTree:
+        """Return shapes and dtypes of what the model returns for one image."""
+        leaves = (*jax.tree.leaves(self.params), image)
+        known, key = (
+            self.program.outputs,
+            tuple((np.shape(x), getattr(x, "dtype", None)) for x in leaves),
+        )
+        if key not in known:
+            apply, keys = self.attack.spec.objective.apply, jax.random.split(jax.random.key(0), 1)
+            batch = jax.eval_shape(apply, np.zeros((1, *image.shape), self.dtype), keys)
+            known[key] = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), batch)
+        return known[key]
 
     def _no_results(self, ceiling: np.ndarray) -> Tables:
         queue = self.state.queue

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -192,40 +192,71 @@ def _run(
         order, 0, 0, restarts, warm_start, quantise, take is not None, models, stack
     )  # fmt: skip
     settings = _sized(fixed, part, len(budgets), mesh, slots, memory_limit)
+    work = _Work(makers, attacks, params, part, budgets, settings, mesh, mine)
     images = _Images(part, models, len(budgets)) if return_x_adv else None
-    shares = [Share(budgets, [], 0, 0, None, {}, 0) for _ in range(models)]
-    # image i under model m has the number m * len(held) + i
-    size = models * len(held)
-    best, first = np.full(size, len(budgets), np.int32), np.full(size, -1, np.int32)
-    todo = np.flatnonzero(np.arange(size) % len(held) < len(mine))
-    for number, (make, attack) in enumerate(zip(makers, attacks, strict=True)):
-        stage = Stage(make, attack, params, part, budgets, settings, mesh)
-        hooks = _hooks(number, mine, len(held), images, take, done)
-        tables = stage.run(todo, typed(key), ceiling=best, first=first, progress=progress, **hooks)
-        shares = [
-            share.add(found, int(stage.computed[m]), int(stage.useful[m]))
-            for m, (share, found) in enumerate(zip(shares, tables.split(models), strict=True))
-        ]
-        if order != "exhaustive":
-            # what stood the attack before is likely to stand this one: begin at the top
-            best, first = tables.best, np.full(size, len(budgets) - 1, np.int32)
-            wrong = np.concatenate([share.tables[0].wrong for share in shares])
-            todo = todo[~wrong[todo] & (best[todo] > 0)]
+    shares, last = _cascade(work, typed(key), images, take, done, progress)
     if diagnose and attacks[-1].spec.num_steps > 1:
-        found, work = _trust.probe(
-            lambda levels: Stage(makers[-1], attacks[-1], params, part, levels, settings, mesh),
-            tables, budgets, typed(key),
-        )  # fmt: skip
+        counts, probed = _trust.probe(
+            lambda levels: work.stage(len(makers) - 1, levels), last, budgets, typed(key)
+        )
         shares = [
-            share._replace(signs=_trust.merge(share.signs, counts), probed=int(probed))
-            for share, counts, probed in zip(shares, found, work, strict=True)
+            share._replace(signs=_trust.merge(share.signs, found), probed=int(rows))
+            for share, found, rows in zip(shares, counts, probed, strict=True)
         ]
     if images is not None:
         adversarial = np.split(images.images, models)
         shares = [s._replace(x_adv=x_adv) for s, x_adv in zip(shares, adversarial, strict=True)]
-    if not alone:
-        shares = [across_processes(share, len(mine), total) for share in shares]
-    return [curve(share) for share in shares]
+    return [curve(s if alone else across_processes(s, len(mine), total)) for s in shares]
+
+
+class _Work(NamedTuple):
+    """What this process sweeps; image i under model m has the number m * len(part.images) + i."""
+
+    makers: list[MakeAttack]
+    attacks: list[Attack]
+    params: PyTree
+    part: Examples
+    budgets: np.ndarray
+    settings: Settings
+    mesh: Mesh | None
+    mine: np.ndarray
+
+    def stage(self, number: int, levels: np.ndarray) -> Stage:
+        """Return an empty pool of one attack, for these budgets."""
+        return Stage(
+            self.makers[number], self.attacks[number], self.params, self.part, levels,
+            self.settings, self.mesh,
+        )  # fmt: skip
+
+
+def _cascade(
+    work: _Work,
+    key: Array,
+    images: "_Images | None",
+    take: Callable[[int, int, Finished, np.ndarray], None] | None,
+    done: Callable[[int, int, np.ndarray, Tables], None] | None,
+    progress: Callable[[Progress], None] | None,
+) -> tuple[list[Share], Tables]:
+    """Run the attacks one after the other; return what each model got, and the last tables."""
+    held, models, num_budgets = len(work.part.images), work.settings.models, len(work.budgets)
+    shares = [Share(work.budgets, [], 0, 0, None, {}, 0) for _ in range(models)]
+    size = models * held
+    best, first = np.full(size, num_budgets, np.int32), np.full(size, -1, np.int32)
+    todo = np.flatnonzero(np.arange(size) % held < len(work.mine))
+    for number in range(len(work.makers)):
+        stage = work.stage(number, work.budgets)
+        hooks = _hooks(number, work.mine, held, images, take, done)
+        tables = stage.run(todo, key, ceiling=best, first=first, progress=progress, **hooks)
+        shares = [
+            share.add(found, int(stage.computed[m]), int(stage.useful[m]))
+            for m, (share, found) in enumerate(zip(shares, tables.split(models), strict=True))
+        ]
+        if work.settings.order != "exhaustive":
+            # what stood the attack before is likely to stand this one: begin at the top
+            best, first = tables.best, np.full(size, num_budgets - 1, np.int32)
+            wrong = np.concatenate([share.tables[0].wrong for share in shares])
+            todo = todo[~wrong[todo] & (best[todo] > 0)]
+    return shares, tables
 
 
 class _Images:

@@ -14,7 +14,7 @@ and the override is part of the key of jit's cache: the same jitted function is 
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ import numpy as np
 from jax import lax
 
 from advjax import mesh
+from advjax.models._patches import Geometry, patches_conv
 
 Array = jax.Array
 Pads = tuple[tuple[int, int], ...]
@@ -29,6 +30,8 @@ Padding = str | Sequence[tuple[int, int]]
 
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
 _FEW_EXAMPLES, _FEW_PIXELS = 8, 256  # measured: from either on, rows have the same bits
+_TINY = 8  # pixels of an output up to which XLA's convolution is slow
+_FEW_ROWS = 64  # measured: from so many on, rows of a matrix product have the same bits
 _CHOICE = jax.make_user_context(default_value=None)
 
 
@@ -79,18 +82,7 @@ def _sizes_out(
     )
 
 
-class _Geometry(NamedTuple):
-    """Everything static about one convolution."""
-
-    strides: tuple[int, ...]
-    pads: Pads
-    lhs_dilation: tuple[int, ...]
-    rhs_dilation: tuple[int, ...]
-    precision: Any
-    row_exact: bool = True
-
-
-def _plain_conv(x: Array, w: Array, geometry: _Geometry) -> Array:
+def _plain_conv(x: Array, w: Array, geometry: Geometry) -> Array:
     return lax.conv_general_dilated(
         x,
         w,
@@ -118,7 +110,7 @@ def by_rows(fn: Callable[[Array, Array], Array], x: Array, w: Array) -> Array:
     return merged(x, w)
 
 
-def _row_exact_conv(x: Array, w: Array, geometry: _Geometry) -> Array:
+def _row_exact_conv(x: Array, w: Array, geometry: Geometry) -> Array:
     """Convolve so that a row's bits do not depend on how many rows are convolved with it.
 
     A convolution is a matrix product with one row per output pixel. On a CPU, products of few
@@ -130,25 +122,30 @@ def _row_exact_conv(x: Array, w: Array, geometry: _Geometry) -> Array:
     )
     rules = (geometry.strides, geometry.pads, geometry.rhs_dilation)
     sizes = _sizes_out(spread, w.shape[:2], *rules)
-    wanted = min(_FEW_EXAMPLES, -(-_FEW_PIXELS // (sizes[0] * sizes[1])))
+    pixels = sizes[0] * sizes[1]
+    wanted = min(_FEW_EXAMPLES, -(-_FEW_PIXELS // pixels))
+    if pixels <= _TINY:
+        wanted = -(-_FEW_ROWS // pixels)
     if count < wanted:
         x = lax.pad(x, x.dtype.type(0), [(0, wanted - count, 0), *[(0, 0, 0)] * 3])
+    if pixels <= _TINY:
+        return patches_conv(x, w, geometry, sizes)[:count]
     return _plain_conv(x, w, geometry)[:count]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x: Array, w: Array, geometry: _Geometry) -> Array:
+def _conv(x: Array, w: Array, geometry: Geometry) -> Array:
     if not geometry.row_exact:
         return _plain_conv(x, w, geometry)
     # merged, a vmapped batch of single images is padded once and not image by image
     return by_rows(functools.partial(_row_exact_conv, geometry=geometry), x, w)
 
 
-def _conv_fwd(x: Array, w: Array, geometry: _Geometry) -> tuple[Array, tuple[Array, Array]]:
+def _conv_fwd(x: Array, w: Array, geometry: Geometry) -> tuple[Array, tuple[Array, Array]]:
     return _conv(x, w, geometry), (x, w)
 
 
-def _conv_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _conv_bwd(geometry: Geometry, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     # The two transposes of lax, with the kernel flipped and the axes swapped by hand, so that
     # every convolution reads NHWC and HWIO. XLA removes the one that nobody asks for.
     x, w = saved
@@ -162,10 +159,10 @@ def _conv_bwd(geometry: _Geometry, saved: tuple[Array, Array], g: Array) -> tupl
         high = reach - 1 + spread_g - spread_x - low
         pads_x.append((reach - 1 - low, reach - 1 - high))
         pads_w.append((low, high))
-    for_x = _Geometry(lhs_dilation, tuple(pads_x), strides, rhs_dilation, precision)
+    for_x = Geometry(lhs_dilation, tuple(pads_x), strides, rhs_dilation, precision)
     dx = _conv(g, lax.rev(w, (0, 1)).swapaxes(2, 3), for_x)
     # Here the rows are channels and the sum runs over the batch.
-    for_w = _Geometry(rhs_dilation, tuple(pads_w), lhs_dilation, strides, precision, False)
+    for_w = Geometry(rhs_dilation, tuple(pads_w), lhs_dilation, strides, precision, False)
     dw = _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), for_w)
     return dx, dw.transpose(1, 2, 0, 3)
 
@@ -259,7 +256,7 @@ def conv(
     # sums the gradient of replicated weights, and vanishes where nobody asks for it.
     axes = mesh.varying_axes(lhs) | mesh.varying_axes(rhs)
     lhs, rhs = mesh.vary(lhs, axes), mesh.vary(rhs, axes)
-    return _conv(lhs, rhs, _Geometry(strides, pads, (1, 1), dilation, precision))
+    return _conv(lhs, rhs, Geometry(strides, pads, (1, 1), dilation, precision))
 
 
 def _tap(x: Array, axis: int, start: int, size: int, stride: int) -> Array:

@@ -39,7 +39,7 @@ def swept(order, devices):
     settings = Settings(order=order, slots=2, capacity=4, restarts=2, record=True)
     epsilons = np.arange(1, 5) / 255
     stage = Stage(make_pgd, make_pgd(variables), variables, examples, epsilons, settings, devices)
-    return stage.program, stage.arguments(jax.random.key(0), 5)
+    return stage.program.call, stage.arguments(jax.random.key(0), 5)
 
 
 def trained(devices):

@@ -38,6 +38,15 @@ CONVS += [
     ((2, 2), (5, 5), (1, 1), ((4, 4), (4, 4)), (1, 1)),
     ((20, 20), (7, 7), (2, 2), ((3, 3), (3, 3)), (1, 1)),
     ((2, 2), (3, 3), (1, 1), "VALID", (1, 1)),  # empty
+    # outputs of a few pixels, which are matrix products; some taps see padding only
+    ((1, 1), (3, 3), (1, 1), "SAME", (1, 1)),
+    ((2, 2), (3, 3), (1, 1), "SAME", (1, 1)),
+    ((4, 2), (3, 3), (1, 1), "SAME", (1, 1)),
+    ((4, 4), (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+    ((2, 2), (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+    ((2, 3), (3, 3), (1, 1), ((2, 2), (2, 2)), (2, 2)),
+    ((2, 2), (2, 2), (3, 3), ((0, 4), (4, 0)), (1, 1)),
+    ((1, 1), (2, 2), (4, 4), ((3, 3), (3, 3)), (1, 1)),
 ]
 
 
@@ -129,6 +138,25 @@ def test_conv_of_one_spatial_axis_goes_to_lax():
 
 
 RULE = ((2, 1), ((1, 2), (0, 1)), (1, 2))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 4), (3, 3), (7, 7)])
+@pytest.mark.parametrize("channels", [(16, 16), (64, 128)])
+def test_a_row_of_conv_has_the_same_bits_in_every_batch(size, channels):
+    x, g = normal(0, 48, *size, channels[0]), normal(2, 48, *size, channels[1])
+    w = normal(1, 3, 3, *channels)
+
+    @jax.jit
+    def both(x, g):
+        out, pull = jax.vjp(
+            lambda x: models.conv(x, w, (1, 1), "SAME", dimension_numbers=NUMBERS), x
+        )
+        return out, *pull(g)
+
+    whole = both(x, g)
+    for batch in (1, 3, 8, 17, 32):
+        for part, out in zip(both(x[:batch], g[:batch]), whole, strict=True):
+            np.testing.assert_array_equal(part, out[:batch])
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
