@@ -18,6 +18,7 @@ from advjax.attacks._directions import (
     smooth_gradient,
     steepest,
 )
+from advjax.attacks._gradient import input_gradient
 from advjax.attacks._kernel import build_attack
 from advjax.attacks._nesterov import nifgsm
 from advjax.attacks._objective import from_logits
@@ -44,6 +45,7 @@ __all__ = [
     "ensemble",
     "fgsm",
     "from_logits",
+    "input_gradient",
     "mifgsm",
     "nifgsm",
     "normalise_by_mean_abs",

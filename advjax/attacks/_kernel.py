@@ -14,6 +14,7 @@ import optax
 
 from advjax import tree
 from advjax.attacks._confirm import confirm
+from advjax.attacks._gradient import input_gradient
 from advjax.status import Status
 from advjax.threat import over_rows
 from advjax.types import (
@@ -157,7 +158,7 @@ def ascend(
         evaluation, new_state = objective.evaluate(x, target, state, keys)
         return jnp.sum(evaluation.ascent), (evaluation, new_state)
 
-    g, (evaluation, new_state) = jax.grad(total, has_aux=True)(x)
+    g, (evaluation, new_state) = input_gradient(total)(x)
     finite = jnp.isfinite(g)
     g = jnp.where(finite, g, 0)
     axes = tuple(range(1, g.ndim))

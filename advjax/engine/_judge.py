@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from advjax import losses, threat, tree
+from advjax import attacks, losses, threat, tree
 from advjax.engine import _plan
 from advjax.engine._plan import Verdict
 from advjax.engine._pool import Work
@@ -118,7 +118,7 @@ def _first_order(work: Work, x0: Array, target: PyTree, keys: Array) -> tuple[Py
         margins = jax.vmap(signed)(output, target)
         return jnp.sum(margins), (output, margins)
 
-    gradient, (output, margins) = jax.grad(total, has_aux=True)(x0)
+    gradient, (output, margins) = attacks.input_gradient(total)(x0)
     if objective.ascent_apply is not objective.apply:
         # a stand-in says where to search, never what is broken
         output = objective.apply(x0, keys)
