@@ -79,8 +79,8 @@ def check_loss(loss: LossFn, output: Array, target: Any) -> None:
     gradient = jax.grad(lambda o: loss(o, target))(output)
     _assert(bool(jnp.all(jnp.isfinite(gradient))), "the gradient of a loss is finite")
     outputs = jnp.stack([output, output[::-1]])
-    targets = jnp.stack([target, target])
-    rows = jnp.stack([loss(o, t) for o, t in zip(outputs, targets, strict=True)])
+    targets = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), target)
+    rows = jnp.stack([loss(row, target) for row in outputs])
     np.testing.assert_allclose(jax.jit(jax.vmap(loss))(outputs, targets), rows, rtol=1e-5)
 
 

@@ -4,6 +4,7 @@
 """
 
 from advjax.losses._classification import cross_entropy, cw_margin, kl
+from advjax.losses._dlr import dlr, dlr_targeted
 from advjax.losses._multilabel import binary_cross_entropy
 
 bce = binary_cross_entropy
@@ -12,7 +13,18 @@ LOSSES = {
     "binary_cross_entropy": binary_cross_entropy,
     "cross_entropy": cross_entropy,
     "cw_margin": cw_margin,
+    "dlr": dlr,
+    "dlr_targeted": dlr_targeted,
     "kl": kl,
 }
 
-__all__ = ["LOSSES", "bce", "binary_cross_entropy", "cross_entropy", "cw_margin", "kl"]
+__all__ = [
+    "LOSSES",
+    "bce",
+    "binary_cross_entropy",
+    "cross_entropy",
+    "cw_margin",
+    "dlr",
+    "dlr_targeted",
+    "kl",
+]

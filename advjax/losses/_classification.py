@@ -12,7 +12,7 @@ _SHAPES = (
 )
 
 
-def _one_hot(logits: Array, label: Array) -> tuple[Array, Array]:
+def check_label(logits: Array, label: Array) -> tuple[Array, Array]:
     """Return the mask of the label `[C]` and whether the label is a class at all."""
     chex.assert_rank([logits, label], [1, 0], custom_message=_SHAPES)
     chex.assert_type(label, int, custom_message=_SHAPES)
@@ -32,7 +32,7 @@ def cross_entropy(logits: Array, label: Array) -> Array:
     Returns:
       `[]`, non-negative.
     """
-    hot, valid = _one_hot(logits, label)
+    hot, valid = check_label(logits, label)
     loss = jax.nn.logsumexp(logits) - jnp.sum(jnp.where(hot, logits, 0))
     return jnp.where(valid, loss, jnp.nan)
 
@@ -54,7 +54,7 @@ def cw_margin(logits: Array, label: Array, *, kappa: float = float("inf")) -> Ar
     Raises:
       ValueError: there is only one class.
     """
-    hot, valid = _one_hot(logits, label)
+    hot, valid = check_label(logits, label)
     if logits.shape[0] < 2:
         raise ValueError("cw_margin needs at least 2 classes; use binary_cross_entropy for 1 logit")
     true = jnp.sum(jnp.where(hot, logits, 0))

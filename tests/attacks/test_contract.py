@@ -58,7 +58,12 @@ LOGITS = jnp.asarray([0.3, -1.2, 2.0, 0.7])
 
 @pytest.mark.parametrize("name", sorted(losses.LOSSES))
 def test_loss(name):
-    target = {"binary_cross_entropy": LABELS, "kl": LOGITS[::-1]}.get(name, jnp.asarray(2))
+    others = {
+        "binary_cross_entropy": LABELS,
+        "kl": LOGITS[::-1],
+        "dlr_targeted": (jnp.asarray(2), jnp.asarray(0)),
+    }
+    target = others.get(name, jnp.asarray(2))
     testing.check_loss(losses.LOSSES[name], LOGITS, target)
 
 

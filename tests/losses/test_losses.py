@@ -35,6 +35,48 @@ def test_cw_margin_and_its_ceiling():
         losses.cw_margin(jnp.ones(1), jnp.asarray(0))
 
 
+def test_dlr_and_its_fallbacks():
+    ranked = np.sort(LOGITS, 1)[:, ::-1]
+    own = LOGITS[np.arange(20), LABELS]
+    rest = np.where(np.eye(5, dtype=bool)[LABELS], -np.inf, LOGITS).max(1)
+    expected = (rest - own) / (ranked[:, 0] - ranked[:, 2])
+    np.testing.assert_allclose(each(losses.dlr, LOGITS, LABELS), expected, rtol=1e-4)
+    np.testing.assert_allclose(each(losses.dlr, 7 * LOGITS + 2, LABELS), expected, rtol=1e-3)
+    aims = (LABELS + 2) % 5
+    wanted = LOGITS[np.arange(20), aims] - own
+    scale = ranked[:, 0] - (ranked[:, 2] + ranked[:, 3]) / 2
+
+    def targeted(z, y, t):
+        return losses.dlr_targeted(z, (y, t))
+
+    np.testing.assert_allclose(each(targeted, LOGITS, LABELS, aims), wanted / scale, rtol=1e-4)
+    # fewer classes than the ratios need: plain margins
+    few, labels = LOGITS[:, :3], LABELS % 3
+    aims = (labels + 1) % 3
+    rows = np.arange(20)
+    np.testing.assert_allclose(
+        each(targeted, few, labels, aims), few[rows, aims] - few[rows, labels], rtol=1e-4
+    )
+    two, labels = LOGITS[:, :2], LABELS % 2
+    margin = two[rows, 1 - labels] - two[rows, labels]
+    np.testing.assert_allclose(each(losses.dlr, two, labels), margin, rtol=1e-4)
+    for loss, target in ((losses.dlr, 9), (targeted, None)):
+        bad = loss(LOGITS[0], jnp.asarray(9)) if target else loss(
+            jnp.asarray(LOGITS[0]), jnp.asarray(0), jnp.asarray(-1)
+        )  # fmt: skip
+        assert jnp.isnan(bad)
+    with pytest.raises(ValueError, match="2 classes"):
+        losses.dlr(jnp.ones(1), jnp.asarray(0))
+    with pytest.raises(ValueError, match="2 classes"):
+        targeted(jnp.ones(1), jnp.asarray(0), jnp.asarray(0))
+
+
+def test_dlr_of_the_official_code(golden_dir, x64):
+    golden = np.load(golden_dir / "net_rgb_7class.npz")
+    found = each(losses.dlr, golden["loss/logits"], golden["loss/y"])
+    np.testing.assert_allclose(found, golden["loss/dlr"], rtol=1e-9)
+
+
 def test_kl_direction():
     other = RNG.normal(size=(20, 5))
     p, q = softmax(other, 1), softmax(LOGITS, 1)
