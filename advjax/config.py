@@ -52,15 +52,16 @@ class AttackConfig:
     """One attack: of an evaluation, or of the robust validation between epochs."""
 
     name: str = "pgd"
-    """`fgsm | rs_fgsm | bim | pgd | mifgsm | nifgsm | difgsm | tifgsm | cw_linf | smia`."""
+    """`fgsm | rs_fgsm | bim | pgd | apgd | mifgsm | nifgsm | difgsm | tifgsm | cw_linf | smia`."""
     norm: str = "linf"
     """`linf` or `l2`."""
     num_steps: int | None = None
     """Steps; None: the default of the attack, 1 for fgsm and rs_fgsm (which take no other), 20 for
-    pgd, 30 for cw_linf, 10 for all others."""
+    pgd, 30 for cw_linf, 100 for apgd, 10 for all others."""
     step_size: float | None = None
     """Step relative to eps; None: the default of the attack, 1 for fgsm, 1.25 for rs_fgsm,
-    2.5 / num_steps (at most 1) for pgd and cw_linf, 1 / num_steps for all others."""
+    2.5 / num_steps (at most 1) for pgd and cw_linf, 2 (the first one) for apgd, 1 / num_steps for
+    all others."""
 
     @classmethod
     def parse(cls, text: str) -> "AttackConfig":

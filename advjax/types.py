@@ -127,6 +127,7 @@ class AttackSpec(NamedTuple):
       stationary: the same iterate always makes the same move (plain sign-PGD).
       cost: forward and backward passes per step.
       name: for reports.
+      ties: `"later"` or `"earlier"`, which of two points of the same loss is the best one.
     """
 
     num_steps: int
@@ -137,6 +138,7 @@ class AttackSpec(NamedTuple):
     stationary: bool
     cost: Cost
     name: str = "attack"
+    ties: str = "later"
 
 
 class AttackState(NamedTuple):

@@ -11,6 +11,7 @@ An attack of your own is a chain of optax transforms:
 """
 
 from advjax.attacks._aliases import bim, cw_linf, difgsm, fgsm, mifgsm, pgd, rs_fgsm, tifgsm
+from advjax.attacks._apgd import apgd
 from advjax.attacks._directions import (
     normalise_by_mean_abs,
     scale_by_eps,
@@ -37,6 +38,7 @@ __all__ = [
     "Cost",
     "Eval",
     "Objective",
+    "apgd",
     "bim",
     "build_attack",
     "by_name",

@@ -114,6 +114,7 @@ def make_spec(
     *,
     stationary: bool = False,
     more_forwards: int = 0,
+    ties: str = "later",
 ) -> AttackSpec:
     """Return the static part of an attack that adds `more_forwards` passes to its objective's."""
     return AttackSpec(
@@ -125,6 +126,7 @@ def make_spec(
         stationary=stationary and objective.stationary,
         cost=Cost(objective.cost.forwards + more_forwards, objective.cost.backwards),
         name=name,
+        ties=ties,
     )
 
 
@@ -252,7 +254,7 @@ def _step(
     if spec.objective.approximate:
         asked = active & _needs_judgement(spec, state, evaluation)
         evaluation = confirm(spec.objective, evaluation, asked, state.x, target, keys)
-    best_x, best_loss, success = _keep_best(state, evaluation, active)
+    best_x, best_loss, success = _keep_best(spec, state, evaluation, active)
     moving = active & ~evaluation.success if freeze else active
     moved = (proposal.x, proposal.direction_state, proposal.objective_state)
     if freeze:
@@ -288,7 +290,7 @@ def _finalize(
     last = spec.objective.judge(state.x, target, keys)
     active = ~state.success if freeze else jnp.ones_like(state.success)
     if spec.keep == "best":
-        x_adv, loss, success = _keep_best(state, last, active)
+        x_adv, loss, success = _keep_best(spec, state, last, active)
     else:
         # a frozen row succeeded where it stands, which is its best point
         x_adv = tree.where(active, state.x, state.best_x)
@@ -335,11 +337,17 @@ def _judge_best(spec: AttackSpec, state: AttackState, target: Target, keys: Arra
     )
 
 
-def _keep_best(state: AttackState, new: Eval, active: Array) -> tuple[Array, Array, Array]:
+def _keep_best(
+    spec: AttackSpec, state: AttackState, new: Eval, active: Array
+) -> tuple[Array, Array, Array]:
     """Return the better of the best point so far and the current one, for active rows."""
     loss = new.loss.astype(state.best_loss.dtype)
     wins = new.success & ~state.success
-    ties_or_higher = (new.success == state.success) & (_rank(loss) >= _rank(state.best_loss))
-    better = active & (wins | ties_or_higher)
+    higher = _rank(loss) > _rank(state.best_loss)
+    if spec.ties == "later":
+        higher = higher | (_rank(loss) == _rank(state.best_loss))
+    else:
+        higher = higher | (state.num_grads == 0)
+    better = active & (wins | ((new.success == state.success) & higher))
     best_x = tree.where(better, state.x, state.best_x)
     return best_x, jnp.where(better, loss, state.best_loss), state.success | (active & new.success)

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 from advjax.attacks._aliases import bim, cw_linf, difgsm, fgsm, mifgsm, pgd, rs_fgsm, tifgsm
+from advjax.attacks._apgd import apgd
 from advjax.attacks._nesterov import nifgsm
 from advjax.attacks._smia import smia
 from advjax.types import Attack, Ball, Objective
 
 ATTACKS: dict[str, Callable[..., Attack]] = {
+    "apgd": apgd,
     "bim": bim,
     "cw_linf": cw_linf,
     "difgsm": difgsm,

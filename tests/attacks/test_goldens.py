@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import attacks, losses, threat
+from advjax import attacks, criteria, losses, threat
 
 pytestmark = pytest.mark.golden
 NETS = ("net_rgb_7class", "net_gray_2class")
@@ -84,6 +84,60 @@ def test_pgd_l2(net):
 
     result = attacked(net, build, net["pgd_l2/eps"])
     np.testing.assert_allclose(result.x_adv, net["pgd_l2/x_adv"], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [20, 100])
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("loss", ["ce", "dlr"])
+def test_apgd(net, norm, loss, steps):
+    name = f"apgd/{norm}/{loss}/{steps}"
+    if f"{name}/eps" not in net:
+        pytest.skip(f"{name}: not defined for two classes")
+    ascended = {"ce": losses.cross_entropy, "dlr": losses.dlr}[loss]
+    golden = {key: net[f"{name}/{key}"] for key in ("x_best", "loss_best", "robust")}
+
+    def build(objective):
+        ball = threat.by_name(norm.lower())
+        return attacks.apgd(objective.with_loss(ascended), ball, num_steps=steps)
+
+    check_apgd(attacked(net, build, net[f"{name}/eps"], net[f"{name}/x_start"]), golden, steps)
+
+
+@pytest.mark.parametrize("steps", [20, 100])
+def test_apgd_targeted(net, steps):
+    name = f"apgd_t/Linf/{steps}"
+    if f"{name}/eps" not in net:
+        pytest.skip(f"{name}: not defined for two classes")
+    golden = {key: net[f"{name}/{key}"] for key in ("x_best", "loss_best", "robust")}
+    objective = attacks.from_logits(
+        lambda x: forward(net, x), loss=losses.dlr_targeted,
+        criterion=lambda output, target: criteria.misclassified(output, target[0]),
+    )  # fmt: skip
+    target = jnp.asarray(net["y"]), jnp.asarray(net[f"{name}/target"])
+
+    @jax.jit
+    def call(x, target, start):
+        attack = attacks.apgd(objective, threat.linf(), num_steps=steps)
+        return attacks.run(
+            attack, jax.random.key(0), x, target, net[f"{name}/eps"], x_start=start, stop="budget"
+        )
+
+    result = call(jnp.asarray(net["x"]), target, jnp.asarray(net[f"{name}/x_start"]))
+    check_apgd(result, golden, steps)
+
+
+def check_apgd(result, golden, steps):
+    """100 steps: the same points; 20: a tie in the last bit may halve another step."""
+    np.testing.assert_array_equal(~np.asarray(result.success), golden["robust"])
+    apart = np.abs(result.x_adv - golden["x_best"]).reshape(len(result.loss), -1).max(1)
+    wrong = np.abs(result.loss - golden["loss_best"])
+    # the denominator of the ratio vanishes there
+    kept = np.abs(golden["loss_best"]) <= 5
+    good = (apart <= 1e-6) & (wrong <= 1e-8 + 1e-8 * np.abs(golden["loss_best"]))
+    assert good[kept].mean() >= (0.8 if steps == 20 else 1)
+    assert apart[kept].max() <= 1e-4
+    assert wrong[kept].max() <= 1e-5
+    assert (result.num_grads == steps).all()
 
 
 def test_mifgsm(net):
