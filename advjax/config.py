@@ -221,8 +221,8 @@ class EvaluateConfig:
     """Attacks, each `NAME` or `NAME:OPTION=VALUE,...`, such as `pgd:num_steps=50,step_size=0.1` or
     `pgd:norm=l2`. Names: fgsm rs_fgsm bim pgd apgd mifgsm nifgsm difgsm tifgsm cw_linf smia.
     Default num_steps: 20 for pgd, 30 for cw_linf, 100 for apgd, 1 for fgsm and rs_fgsm, else 10.
-    Default step_size, relative to eps: 2.5 / num_steps for pgd and cw_linf, 1 for fgsm, 1.25 for rs_fgsm,
-    2 (the first one) for apgd, else 1 / num_steps."""
+    Default step_size, relative to eps: 2.5 / num_steps for pgd and cw_linf, 1 for fgsm, 1.25 for
+    rs_fgsm, 2 (the first one) for apgd, else 1 / num_steps."""
     epsilons: tuple[float, ...] = tuple(i / 510 for i in range(1, 17))
     """Budgets in [0, 1] pixel units, strictly increasing; all attacks share them. Those of l2 are
     Euclidean lengths over the whole image (0.5 to 5 matter): evaluate l2 on its own."""
