@@ -29,6 +29,14 @@ def check_examples(x: Any, y: PyTree, ids: Any, bounds: tuple[Any, Any]) -> Exam
         are not unique integers.
     """
     images = np.asarray(x)
+    if images.dtype == np.float16:
+        # half precision cannot tell the pixels of a small ball apart
+        images = images.astype(np.float32)
+    if images.dtype.kind == "f":
+        # float64 where JAX has it
+        images = images.astype(jax.dtypes.canonicalize_dtype(images.dtype))
+    if isinstance(y, list | tuple) and all(np.ndim(label) == 0 for label in y):
+        y = np.asarray(y)
     targets = jax.tree.map(np.asarray, y)
     identities = np.arange(len(images)) if ids is None else np.asarray(ids)
     sizes = {"x": len(images), "ids": len(identities)}
@@ -42,6 +50,8 @@ def check_examples(x: Any, y: PyTree, ids: Any, bounds: tuple[Any, Any]) -> Exam
         )
     if not np.issubdtype(identities.dtype, np.integer) or identities.ndim != 1:
         raise ValueError(f"ids: expected integers [N], got {identities.dtype}{identities.shape}")
+    if abs(identities).max() > np.iinfo(np.int32).max:
+        raise ValueError(f"ids: must fit into 32 bits, got {abs(identities).max()}")
     if len(np.unique(identities)) < len(identities):
         raise ValueError("ids: must be unique, since an example's randomness comes from its id")
     if images.dtype != np.uint8:
@@ -50,6 +60,25 @@ def check_examples(x: Any, y: PyTree, ids: Any, bounds: tuple[Any, Any]) -> Exam
     elif not (np.all(np.asarray(bounds[0]) <= 0) and np.all(np.asarray(bounds[1]) >= 1)):
         _check_pixels(images.astype(np.float32) / np.float32(255), bounds)
     return Examples(images, targets, identities.astype(np.int32))
+
+
+def check_labels(output: PyTree, targets: PyTree) -> None:
+    """Check that labels `[N]` are classes of a model with one output `[C]` per image.
+
+    Raises:
+      ValueError: one is not.
+    """
+    outputs, labels = jax.tree.leaves(output), jax.tree.leaves(targets)
+    if len(outputs) != 1 or len(labels) != 1 or outputs[0].ndim != 1 or labels[0].ndim != 1:
+        return
+    classes, found = outputs[0].shape[0], labels[0]
+    if classes > 1 and np.issubdtype(found.dtype, np.integer):
+        bad = np.flatnonzero((found < 0) | (found >= classes))
+        if len(bad):
+            raise ValueError(
+                f"y: label {found[bad[0]]} of image {bad[0]} is no class of a model with "
+                f"{classes} outputs; labels are 0 to {classes - 1}"
+            )
 
 
 def _check_pixels(images: np.ndarray, bounds: tuple[Any, Any]) -> None:

@@ -4,6 +4,7 @@ Both are computations of their own, not fused with the gradient: a success count
 image, projected, clipped and in full precision, still has it.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from advjax.engine._state import Finished, Phase, Queue, State, pixels
 from advjax.random import example_keys
 from advjax.types import Array, Ball, PyTree
 
-# rounding of a float32 projection; nothing that counts leaves the ball by more
+# rounding of a projection, relative to the largest pixel; nothing that counts leaves by more
 TOLERANCE = 1e-6
 
 
@@ -75,7 +76,7 @@ def _evaluate_clean(work: Work, queue: Queue, at: Array, mine: Array) -> Queue:
         wrong=put(queue.wrong, wrong),
         broken=put(queue.broken, broken),
         unsteady=put(queue.unsteady, unsteady),
-        bounded=put(queue.bounded, _probabilities(output)),
+        bounded=put(queue.bounded, _probabilities(output, target)),
         first=put(queue.first, first),
         clean_loss=put(queue.clean_loss, loss),
     )
@@ -92,14 +93,16 @@ def _differs(output: PyTree, other: PyTree) -> Array:
     return jax.vmap(one)(output, other)
 
 
-def _probabilities(output: PyTree) -> Array:
-    """Return `[B]`: outputs in [0, 1] that sum to one."""
+def _probabilities(output: PyTree, target: PyTree) -> Array:
+    """Return `[B]`: outputs in [0, 1] that sum to one, or that belong to a finding each."""
+    each = [leaf.shape for leaf in jax.tree.leaves((output, target))]
+    multi_label = len(each) == 2 and each[0] == each[1]
 
     def one(values: PyTree) -> Array:
         leaves = jax.tree.leaves(values)
         inside = [jnp.all((leaf >= 0) & (leaf <= 1)) for leaf in leaves]
         total = [jnp.all(jnp.abs(jnp.sum(leaf, -1) - 1) < 1e-3) for leaf in leaves if leaf.ndim]
-        return jnp.all(jnp.stack(inside + total))
+        return jnp.all(jnp.stack(inside if multi_label else inside + total))
 
     return jax.vmap(one)(output)
 
@@ -247,7 +250,10 @@ def deployed(ball: Ball, x: Array, x0: Array, eps: Array, bits: int | None) -> t
         the nearest leaves the ball, towards the clean image. None: no rounding.
     """
     x = jax.vmap(ball.project)(x, x0, eps)
-    room = eps * (1 + TOLERANCE) + TOLERANCE
+    # pixels of other scales than [0, 1] round more; in l2 the roundings of all pixels add up
+    largest = jnp.maximum(1, jnp.max(jnp.abs(x0), tuple(range(1, x0.ndim))))
+    pixels_ = 1 if ball.name.startswith("linf") else math.sqrt(math.prod(x0.shape[1:]))
+    room = eps * (1 + TOLERANCE) + TOLERANCE * largest * jnp.where(largest > 1, pixels_, 1)
     distance: Callable[[Array], Array] = lambda z: jax.vmap(ball.distance)(z, x0)  # noqa: E731
     if bits is not None:
         levels = jnp.asarray(2**bits - 1, x.dtype)

@@ -131,7 +131,8 @@ def evaluate_clean(
     Args: as `reference`.
 
     Returns:
-      The outputs, `wrong_when_clean [N]` (the criterion holds already) and the loss `[N]`.
+      The outputs, `wrong_when_clean [N]` (the criterion holds already, or the loss is not finite)
+      and the loss `[N]`.
 
     Raises:
       ValueError: there is no example, or the sizes do not fit.
@@ -143,7 +144,7 @@ def evaluate_clean(
         keys = example_keys(key, jnp.asarray(ids[rows]), 0, "clean")
         parts.append(judged(params, keys, image, image, target)[:3])
     output, wrong, loss = _join(parts, len(x))
-    return output, wrong, loss
+    return output, wrong | ~np.isfinite(loss), loss
 
 
 def _batches(x: np.ndarray, y: PyTree, ids: np.ndarray, batch_size: int) -> Any:

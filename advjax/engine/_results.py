@@ -62,13 +62,15 @@ class Share(NamedTuple):
     signs: _trust.Counts
     probed: int
 
-    def add(self, tables: Tables, computed: int, useful: int) -> "Share":
+    def add(self, tables: Tables, computed: int, useful: int, *, rounded: bool) -> "Share":
         """Return the share with what one more attack found, and the work that it took."""
         return self._replace(
             tables=[*self.tables, tables],
             computed=self.computed + computed,
             useful=self.useful + useful,
-            signs=_trust.merge(self.signs, _trust.counted(tables)),
+            signs=_trust.merge(
+                self.signs, _trust.counted(tables, first=not self.tables, rounded=rounded)
+            ),
         )
 
 
@@ -107,12 +109,15 @@ def _status(
     rows = np.arange(len(best))
     status = np.zeros(len(best), np.int8)
     at = np.minimum(best, num_budgets - 1)
+    told = np.zeros(len(best), bool)
     for table in tables:
         for restart in range(table.verdict.shape[1]):
             verdict = table.verdict[rows, restart, at]
             broke = (best < num_budgets) & (verdict == Verdict.VERIFIED)
             stood = (best == num_budgets) & (verdict != Verdict.UNKNOWN)
-            status = np.where(broke | stood, table.status[rows, restart, at], status)
+            # the first one that broke it, which is the one of `solved_by`
+            new = (broke & ~told) | stood
+            status, told = np.where(new, table.status[rows, restart, at], status), told | broke
     return np.where(wrong, np.int8(Status.WRONG_WHEN_CLEAN), status)
 
 

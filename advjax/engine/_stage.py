@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from advjax import mesh as meshes
 from advjax.engine import _state
-from advjax.engine._inputs import Examples
+from advjax.engine._inputs import Examples, check_labels
 from advjax.engine._program import compiled
 from advjax.engine._reference import MakeAttack
 from advjax.engine._state import Finished, Phase, Settings, State
@@ -186,6 +186,7 @@ class Stage:
         one = np.asarray(images[0])
         target = jax.tree.map(lambda leaf: np.asarray(leaf[0]), targets)
         output = self._output(one)
+        check_labels(output, targets)
         state = _state.empty(self.settings, self.attack, output, one, target, len(self.epsilons))
         state = _state.per_lane(state, lambda leaf: leaf[None])
         stacked = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * self.num_lanes), state)
@@ -195,11 +196,9 @@ class Stage:
 
     def _output(self, image: np.ndarray) -> PyTree:
         """Return shapes and dtypes of what the model returns for one image."""
-        leaves = (*jax.tree.leaves(self.params), image)
-        known, key = (
-            self.program.outputs,
-            tuple((np.shape(x), getattr(x, "dtype", None)) for x in leaves),
-        )
+        known, leaves = self.program.outputs, jax.tree.leaves((self.params, image))
+        shapes = tuple((np.shape(leaf), getattr(leaf, "dtype", None)) for leaf in leaves)
+        key = (jax.tree.structure(self.params), shapes)
         if key not in known:
             apply, keys = self.attack.spec.objective.apply, jax.random.split(jax.random.key(0), 1)
             batch = jax.eval_shape(apply, np.zeros((1, *image.shape), self.dtype), keys)

@@ -196,8 +196,9 @@ def _run(
     images = _Images(part, models, len(budgets)) if return_x_adv else None
     shares, last = _cascade(work, typed(key), images, take, done, progress)
     if diagnose and attacks[-1].spec.num_steps > 1:
+        wrong = np.concatenate([share.tables[0].wrong for share in shares])
         counts, probed = _trust.probe(
-            lambda levels: work.stage(len(makers) - 1, levels), last, budgets, typed(key)
+            lambda levels: work.stage(len(makers) - 1, levels), last, wrong, budgets, typed(key)
         )
         shares = [
             share._replace(signs=_trust.merge(share.signs, found), probed=int(rows))
@@ -248,9 +249,12 @@ def _cascade(
         hooks = _hooks(number, work.mine, held, images, take, done)
         tables = stage.run(todo, key, ceiling=best, first=first, progress=progress, **hooks)
         shares = [
-            share.add(found, int(stage.computed[m]), int(stage.useful[m]))
+            share.add(
+                found, int(stage.computed[m]), int(stage.useful[m]),
+                rounded=work.settings.quantise is not None,
+            )
             for m, (share, found) in enumerate(zip(shares, tables.split(models), strict=True))
-        ]
+        ]  # fmt: skip
         if work.settings.order != "exhaustive":
             # what stood the attack before is likely to stand this one: begin at the top
             best, first = tables.best, np.full(size, num_budgets - 1, np.int32)

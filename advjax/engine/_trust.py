@@ -21,11 +21,12 @@ Counts = dict[str, tuple[int, int]]  # how many show the sign, of how many looke
 
 
 class Sign(NamedTuple):
-    """A sign of trouble: above which share it is one, and what it means."""
+    """A sign of trouble: above which share and from how many on it is one, and what it means."""
 
     suspicious: float
     unreliable: float
     meaning: str
+    least: int = 1
 
 
 SIGNS = {
@@ -53,6 +54,12 @@ SIGNS = {
     "more_effort_breaks": Sign(
         0.1, 0.4, "examples that stood fell to twice the steps from another start: the attack is "
         "too weak for its figure",
+        least=2,  # of a few that are probed, a single one says little
+    ),
+    "unverified_success": Sign(
+        0.1, 0.5, "successes of the attack did not survive the judgement outside of it, in the "
+        "ball and in full precision, and are not counted: the figure is too good",
+        least=2,
     ),
     "unbounded_eps_fails": Sign(
         0.0, 0.4, "examples stood a budget that allows every image: no real model does, so the "
@@ -94,7 +101,7 @@ def judge(counts: Counts) -> Trust:
         shown, total = counts[name]
         share = shown / total if total else 0.0
         verdict = "ok"
-        if share > sign.suspicious:
+        if share > sign.suspicious and shown >= sign.least:
             verdict = "unreliable" if share > sign.unreliable else "suspicious"
         text = f"{shown} of {total} {sign.meaning}" if verdict != "ok" else "nothing found"
         flags.append(Flag(name, shown, total, verdict, text))
@@ -103,22 +110,34 @@ def judge(counts: Counts) -> Trust:
     return Trust(grades[worst], tuple(flags))
 
 
-def counted(tables: Tables) -> Counts:
-    """Count the signs that a finished stage shows by itself."""
+def counted(tables: Tables, *, first: bool, rounded: bool) -> Counts:
+    """Count the signs that a finished stage shows by itself.
+
+    Args:
+      tables: what it found.
+      first: of a cascade; only the first stage looks at every clean image.
+      rounded: successes had to survive rounding, so that to lose some is no sign.
+    """
     ran = tables.verdict != Verdict.UNKNOWN
     lost = tables.verdict == Verdict.FAILED
     risen = tables.loss > tables.clean_loss[:, None, None]
-    looked = ~tables.wrong
-    return {
+    broken, looked = (int(tables.broken.sum()), len(tables.wrong)) if first else (0, 0)
+    lost_claims = int((tables.verdict == Verdict.REJECTED).sum())
+    claims = int((tables.verdict == Verdict.VERIFIED).sum()) + lost_claims
+    counts = {
         "zero_gradient": (int(tables.zero[ran].sum()), int(ran.sum())),
         "non_finite": (
-            int((tables.status[ran] == Status.NON_FINITE).sum() + tables.broken.sum()),
-            int(ran.sum() + tables.broken.sum()),
+            int((tables.status[ran] == Status.NON_FINITE).sum()) + broken,
+            int(ran.sum()) + broken,
         ),
-        "randomised_output": (int(tables.unsteady.sum()), len(looked)),
-        "probabilities": (int(tables.bounded.sum()), len(looked)),
         "loss_not_rising": (int((lost & ~risen).sum()), int(lost.sum())),
     }
+    if first:
+        counts["randomised_output"] = (int(tables.unsteady.sum()), looked)
+        counts["probabilities"] = (int(tables.bounded.sum()), looked)
+    if not rounded:
+        counts["unverified_success"] = (lost_claims, claims)
+    return counts
 
 
 def merge(*parts: Counts) -> Counts:
@@ -134,13 +153,19 @@ def merge(*parts: Counts) -> Counts:
 
 
 def probe(
-    again: Callable[[np.ndarray], Stage], tables: Tables, epsilons: np.ndarray, key: Array
+    again: Callable[[np.ndarray], Stage],
+    tables: Tables,
+    wrong: np.ndarray,
+    epsilons: np.ndarray,
+    key: Array,
 ) -> tuple[list[Counts], np.ndarray]:
     """Attack a few examples of each model harder.
 
     Args:
       again: makes a stage with other budgets `[E]` (the same program).
       tables: what the attack found.
+      wrong: `[N]` bool, examples that are wrong when clean; a later attack of a cascade has not
+        seen them.
       epsilons: `[E]`, the budgets.
       key: one key.
 
@@ -153,7 +178,7 @@ def probe(
     at = np.minimum(tables.best, len(epsilons)) - 1
     rows = np.arange(len(at))
     failed = tables.verdict[rows, 0, np.maximum(at, 0)] == Verdict.FAILED
-    stood = np.flatnonzero(~tables.wrong & (at >= 0) & failed)
+    stood = np.flatnonzero(~wrong & (at >= 0) & failed)
     chosen = _spread(stage, stood, size)
     steps = 2 * stage.attack.spec.num_steps
     other = jax.random.fold_in(key, 1)
@@ -168,7 +193,7 @@ def probe(
         levels = epsilons.copy()
         levels[last] = everything
         stage = again(levels)
-        chosen = _spread(stage, np.flatnonzero(~tables.wrong), size)
+        chosen = _spread(stage, np.flatnonzero(~wrong), size)
         top = np.full(len(at), last)
         found = _once(stage, np.concatenate(chosen), top, key, stage.attack.spec.num_steps)
         for mine, some in zip(counts, chosen, strict=True):

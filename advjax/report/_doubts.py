@@ -51,6 +51,9 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
             f"The attacks followed {dtype} gradients, which may miss what float32 gradients find; "
             "every verdict was computed in float32."
         )
+    absent = results.manifest.get("extra", {}).get("missing_shards")
+    if absent:
+        said.append(f"These shards are missing, and their images with them: {', '.join(absent)}.")
     if results.manifest.get("earlier"):
         said.append(
             "The rows were computed in several sessions with different software; "

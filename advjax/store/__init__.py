@@ -10,7 +10,7 @@ because every file in there would be taken for a part.
 
 from advjax.store._files import write_atomic
 from advjax.store._fingerprint import fingerprint
-from advjax.store._merge import merge_shards
+from advjax.store._merge import merge_shards, missing_shards
 from advjax.store._panels import Panel, read_panels, write_panel
 from advjax.store._schema import SCHEMA
 from advjax.store._store import Store
@@ -21,6 +21,7 @@ __all__ = [
     "Store",
     "fingerprint",
     "merge_shards",
+    "missing_shards",
     "read_panels",
     "write_atomic",
     "write_panel",

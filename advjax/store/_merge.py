@@ -40,10 +40,22 @@ def merge_shards(folder: str | Path) -> int:
                     write_atomic(target, path.read_bytes())
     merged = {**first, "parts": [part for m in manifests for part in m.get("parts", [])]}
     merged["extra"] = _merge_extra([m.get("extra", {}) for m in manifests])
+    total = int(next(iter(totals)))
+    there = {path.name for path in shards}
+    names = [f"shard-{i}-of-{total}" for i in range(total)]
+    merged["extra"]["missing_shards"] = [name for name in names if name not in there]
     write_atomic(out / "manifest.json", (json.dumps(merged, indent=2) + "\n").encode())
     if not (out / "config.json").exists() and (shards[0] / "config.json").exists():
         shutil.copyfile(shards[0] / "config.json", out / "config.json")
     return len(shards)
+
+
+def missing_shards(folder: str | Path) -> list[str]:
+    """Return names of the shards that were not there when `folder` was put together."""
+    path = Path(folder) / "manifest.json"
+    if not path.is_file():
+        return []
+    return list(_manifest.read_manifest(path).get("extra", {}).get("missing_shards", []))
 
 
 def _merge_extra(extras: list[dict[str, Any]]) -> dict[str, Any]:

@@ -217,7 +217,12 @@ def test_shards_are_one_sweep(swept, runs, tmp_path, capsys):
     for i in range(2):
         words = ["--shard", f"{i}/2", "--diagnose", "False"]
         assert main(["sweep", "--runs", *runs, "--out", out, *SWEEP, *words]) == 0
-    assert f"advjax report {out}" in capsys.readouterr().out
+        assert f"advjax report {out}" in capsys.readouterr().out
+        if i == 0:
+            assert main(["report", out]) == 0
+            assert "shard-1-of-2 missing" in capsys.readouterr().err
+            page = (tmp_path / "shards" / "report.html").read_text()
+            assert "shards are missing" in page
     assert main(["report", out]) == 0
     a, b = ordered(out), ordered(swept)
     for name in ("example_id", "eps", "attack", "model", "success", "evaluated", "num_steps"):

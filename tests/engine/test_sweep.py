@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 
 from advjax import Status, attacks, engine, losses, testing, threat
 from advjax.engine import Verdict
+from advjax.engine._judge import deployed
 from advjax.mesh import data_mesh
 
 KEY = jax.random.key(3)
@@ -359,3 +361,68 @@ def test_masks_per_row_are_refused():
 
     with pytest.raises(ValueError, match="mask"):
         sweep(make)
+
+
+def test_pixels_of_another_scale_round_more():
+    def make(params):
+        objective = attacks.from_logits(lambda x: net(params, x / 255), loss=losses.cross_entropy)
+        return attacks.pgd(
+            objective, threat.linf(bounds=(0.0, 255.0)), num_steps=24, step_size=0.25
+        )
+
+    x = np.clip(X + RNG.uniform(0, 0.5, X.shape), 0, 255).astype(np.float32)
+    budgets = np.asarray([0.3, 0.7, 1.3, 4.1, 12.3])
+    result = engine.sweep(
+        make, PARAMS, x, Y, epsilons=budgets, key=KEY, slots=6, order="exhaustive"
+    )
+    for e, eps in enumerate(budgets):
+        rows = engine.reference(make, PARAMS, x, Y, eps, key=KEY)
+        right = ~result.tables[0].wrong
+        solved = result.tables[0].verdict[:, 0, e] == Verdict.VERIFIED
+        np.testing.assert_array_equal(solved[right], rows.success[right])
+    assert result.float_only.sum() == 0
+    assert 0 < result.robust_accuracy[-1] < result.clean_accuracy
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_what_only_rounding_put_outside_of_a_ball_counts(norm):
+    ball = threat.by_name(norm, (0.0, 255.0))
+    x0 = jnp.asarray(RNG.uniform(0, 255, (64, 16, 16, 3)), jnp.float32)
+    eps = jnp.full(64, 0.25 if norm == "linf" else 3.0, jnp.float32)
+    away = jax.vmap(ball.steepest)(jnp.asarray(RNG.normal(size=x0.shape), jnp.float32))
+    x = jax.vmap(ball.project)(x0 + 2 * eps[:, None, None, None] * away, x0, eps)
+    assert (jax.vmap(ball.distance)(x, x0) > eps * (1 + 1e-6) + 1e-6).any(), "nothing is tested"
+    assert deployed(ball, x, x0, eps, None)[1].all()
+
+
+def test_half_precision_images_lists_and_double_precision():
+    x = (X / 255).astype(np.float16)
+    result = sweep(x=x)
+    assert result.float_only.sum() == 0
+    np.testing.assert_array_equal(result.min_eps, sweep(x=x.astype(np.float32)).min_eps)
+    wanted = swept("search").min_eps
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(sweep(x=X / 255.0, y=Y.tolist()).min_eps, wanted)
+
+
+def test_labels_and_ids_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="label 3 of image 1 is no class"):
+        sweep(y=np.where(np.arange(N) == 1, 3, Y))
+    with pytest.raises(ValueError, match="32 bits"):
+        sweep(ids=np.arange(N) + 2**32)
+
+
+def test_reference_and_sweep_agree_on_outputs_that_are_not_finite():
+    def make(params):
+        def poisoned(x):
+            out = net(params, x)
+            return jnp.where(x[:, 0, 0, :1] > 0.7, jnp.nan, out)
+
+        objective = attacks.from_logits(poisoned, loss=losses.cross_entropy)
+        return attacks.pgd(objective, threat.linf(), num_steps=4, step_size=0.25)
+
+    result = sweep(make)
+    _, wrong, loss = engine.evaluate_clean(make, PARAMS, X, Y, key=KEY)
+    assert (~np.isfinite(loss)).sum() > 3
+    np.testing.assert_array_equal(result.min_eps == 0, wrong)

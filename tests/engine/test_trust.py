@@ -131,3 +131,14 @@ def test_probes_can_be_left_out():
     result = engine.sweep(make, W, X, Y, epsilons=[0.01], key=KEY, slots=6, diagnose=False)
     assert result.rows_probed == 0
     assert "more_effort_breaks" not in {flag.name for flag in result.trust.flags}
+
+
+def test_a_success_that_is_not_verified_is_a_sign():
+    from advjax.engine import _trust
+
+    found = _trust.judge({"unverified_success": (30, 40)})
+    assert found.verdict == "unreliable"
+    assert "30 of 40" in found.flags[0].text
+    # one of a few probes says little
+    assert _trust.judge({"more_effort_breaks": (1, 8)}).verdict == "ok"
+    assert _trust.judge({"more_effort_breaks": (2, 8)}).verdict == "suspicious"
