@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advjax.attacks._aliases import StepAbs
 from advjax.attacks._kernel import (
     Proposal,
     ascend,
@@ -16,8 +17,6 @@ from advjax.attacks._kernel import (
 )
 from advjax.attacks._smia import step_transform
 from advjax.types import Array, Attack, AttackState, Ball, Objective, Target
-
-StepAbs = Array | float | None
 
 RHO = 0.75  # share of steps that must have raised the loss
 MOMENTUM = 0.75  # weight of the new step; the rest is the one before
@@ -75,9 +74,9 @@ def apgd(
 ) -> Attack:
     """APGD of Croce and Hein (2020), in the l-infinity and the Euclidean ball.
 
-    At checkpoints a row whose loss rose in at most three quarters
-    of the moves since the last one, or whose highest loss did not rise although its step was kept,
-    goes on from its best point with half the step. Moves carry momentum 1/4.
+    At checkpoints a row whose loss rose in at most three quarters of the moves since the last one,
+    or whose highest loss did not rise although its step was kept, goes on from its best point with
+    half the step. Moves carry momentum 1/4.
 
     Args:
       objective: from `attacks.from_logits`, with `losses.cross_entropy` or `losses.dlr`.

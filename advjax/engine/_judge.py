@@ -252,8 +252,8 @@ def deployed(ball: Ball, x: Array, x0: Array, eps: Array, bits: int | None) -> t
     x = jax.vmap(ball.project)(x, x0, eps)
     # pixels of other scales than [0, 1] round more; in l2 the roundings of all pixels add up
     largest = jnp.maximum(1, jnp.max(jnp.abs(x0), tuple(range(1, x0.ndim))))
-    pixels_ = 1 if ball.name.startswith("linf") else math.sqrt(math.prod(x0.shape[1:]))
-    room = eps * (1 + TOLERANCE) + TOLERANCE * largest * jnp.where(largest > 1, pixels_, 1)
+    terms = 1 if ball.name.startswith("linf") else math.sqrt(math.prod(x0.shape[1:]))
+    room = eps * (1 + TOLERANCE) + TOLERANCE * largest * jnp.where(largest > 1, terms, 1)
     distance: Callable[[Array], Array] = lambda z: jax.vmap(ball.distance)(z, x0)  # noqa: E731
     if bits is not None:
         levels = jnp.asarray(2**bits - 1, x.dtype)

@@ -363,27 +363,6 @@ def test_masks_per_row_are_refused():
         sweep(make)
 
 
-def test_pixels_of_another_scale_round_more():
-    def make(params):
-        objective = attacks.from_logits(lambda x: net(params, x / 255), loss=losses.cross_entropy)
-        return attacks.pgd(
-            objective, threat.linf(bounds=(0.0, 255.0)), num_steps=24, step_size=0.25
-        )
-
-    x = np.clip(X + RNG.uniform(0, 0.5, X.shape), 0, 255).astype(np.float32)
-    budgets = np.asarray([0.3, 0.7, 1.3, 4.1, 12.3])
-    result = engine.sweep(
-        make, PARAMS, x, Y, epsilons=budgets, key=KEY, slots=6, order="exhaustive"
-    )
-    for e, eps in enumerate(budgets):
-        rows = engine.reference(make, PARAMS, x, Y, eps, key=KEY)
-        right = ~result.tables[0].wrong
-        solved = result.tables[0].verdict[:, 0, e] == Verdict.VERIFIED
-        np.testing.assert_array_equal(solved[right], rows.success[right])
-    assert result.float_only.sum() == 0
-    assert 0 < result.robust_accuracy[-1] < result.clean_accuracy
-
-
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_what_only_rounding_put_outside_of_a_ball_counts(norm):
     ball = threat.by_name(norm, (0.0, 255.0))

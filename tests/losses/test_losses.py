@@ -60,11 +60,10 @@ def test_dlr_and_its_fallbacks():
     two, labels = LOGITS[:, :2], LABELS % 2
     margin = two[rows, 1 - labels] - two[rows, labels]
     np.testing.assert_allclose(each(losses.dlr, two, labels), margin, rtol=1e-4)
-    for loss, target in ((losses.dlr, 9), (targeted, None)):
-        bad = loss(LOGITS[0], jnp.asarray(9)) if target else loss(
-            jnp.asarray(LOGITS[0]), jnp.asarray(0), jnp.asarray(-1)
-        )  # fmt: skip
-        assert jnp.isnan(bad)
+    first, good, bad = jnp.asarray(LOGITS[0]), jnp.asarray(0), jnp.asarray(-1)
+    assert jnp.isnan(losses.dlr(first, bad))
+    assert jnp.isnan(targeted(first, good, bad))
+    assert jnp.isnan(targeted(first, bad, good))
     with pytest.raises(ValueError, match="2 classes"):
         losses.dlr(jnp.ones(1), jnp.asarray(0))
     with pytest.raises(ValueError, match="2 classes"):
