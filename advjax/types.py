@@ -128,6 +128,8 @@ class AttackSpec(NamedTuple):
       cost: forward and backward passes per step.
       name: for reports.
       ties: `"later"` or `"earlier"`, which of two points of the same loss is the best one.
+      minimal: it looks for the nearest success instead of one in a given ball. `eps` is then a
+        radius beyond which nothing counts, and a run never ends with its first success.
     """
 
     num_steps: int
@@ -139,6 +141,7 @@ class AttackSpec(NamedTuple):
     cost: Cost
     name: str = "attack"
     ties: str = "later"
+    minimal: bool = False
 
 
 class AttackState(NamedTuple):
@@ -152,6 +155,7 @@ class AttackState(NamedTuple):
       status: `[B]` int8, `advjax.status.Status`.
       step: `[B]` int32, moves made.
       num_grads: `[B]` int32, backward passes spent while the row was active.
+      num_queries: `[B]` int32, forward passes spent while the row was active.
       key: `[B]` keys of the rows.
       direction_state: state of the direction (an optax state per row, and its row arguments).
       objective_state: state of the objective.
@@ -164,6 +168,7 @@ class AttackState(NamedTuple):
     status: Array
     step: Array
     num_grads: Array
+    num_queries: Array
     key: Array
     direction_state: PyTree
     objective_state: PyTree
@@ -176,10 +181,12 @@ class AttackResult(NamedTuple):
       x_adv: `[B, ...]`, inside ball and bounds.
       success: `[B]` bool.
       loss: `[B]`, the task loss (negated when targeted).
-      distance: `[B]`, in the norm of the ball.
+      distance: `[B]`, in the norm of the ball; inf where an attack for the minimal norm failed.
       num_steps: `[B]` int32, moves made.
       num_grads: `[B]` int32, backward passes spent while the row was active.
       status: `[B]` int8, `advjax.status.Status`.
+      num_queries: `[B]` int32, forward passes spent while the row was active, those of the
+        gradients and the final one included.
     """
 
     x_adv: Array
@@ -189,6 +196,7 @@ class AttackResult(NamedTuple):
     num_steps: Array
     num_grads: Array
     status: Array
+    num_queries: Array
 
 
 class Attack(NamedTuple):

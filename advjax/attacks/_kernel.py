@@ -33,13 +33,19 @@ from advjax.types import (
 
 
 class Proposal(NamedTuple):
-    """What one gradient said: the evaluation of the current points, and where to go next."""
+    """What one gradient said: the evaluation of the current points, and where to go next.
+
+    An attack whose rows differ in what a step costs counts `grads` and `queries` itself; None
+    takes them from its spec.
+    """
 
     x: Array  # [B, ...] next iterates, projected
     eval: Eval  # of the current iterates
     status: Array  # [B] int8
     direction_state: PyTree
     objective_state: PyTree
+    grads: Array | None = None  # [B] int32, backward passes
+    queries: Array | None = None  # [B] int32, forward passes
 
 
 ProposeFn = Callable[[AttackState, Array, Target, Array, Array], Proposal]
@@ -114,9 +120,16 @@ def make_spec(
     *,
     stationary: bool = False,
     more_forwards: int = 0,
+    cost: Cost | None = None,
     ties: str = "later",
+    minimal: bool = False,
 ) -> AttackSpec:
-    """Return the static part of an attack that adds `more_forwards` passes to its objective's."""
+    """Return the static part of an attack.
+
+    Its steps cost what a call of its objective costs and `more_forwards`, or `cost`.
+    """
+    if cost is None:
+        cost = Cost(objective.cost.forwards + more_forwards, objective.cost.backwards)
     return AttackSpec(
         num_steps=num_steps,
         objective=objective,
@@ -124,9 +137,10 @@ def make_spec(
         keep=keep,
         deterministic=objective.deterministic,
         stationary=stationary and objective.stationary,
-        cost=Cost(objective.cost.forwards + more_forwards, objective.cost.backwards),
+        cost=cost,
         name=name,
         ties=ties,
+        minimal=minimal,
     )
 
 
@@ -197,7 +211,7 @@ def assemble(
     rows = over_rows(spec.ball)
     return Attack(
         init=functools.partial(_init, rows, init_direction, spec, random_start),
-        step=functools.partial(_step, propose, spec),
+        step=functools.partial(_step, propose, rows, spec),
         finalize=functools.partial(_finalize, rows, spec),
         spec=spec,
     )
@@ -231,6 +245,7 @@ def _init(
         status=jnp.where(valid, Status.OK, Status.INVALID_IMAGE).astype(jnp.int8),
         step=zeros,
         num_grads=zeros,
+        num_queries=zeros,
         key=pairs[:, 1],
         direction_state=init_direction(x0),
         objective_state=spec.objective.init(x0, target, eps),
@@ -240,6 +255,7 @@ def _init(
 
 def _step(
     propose: ProposeFn,
+    rows: Ball,
     spec: AttackSpec,
     state: AttackState,
     x0: Array,
@@ -249,12 +265,19 @@ def _step(
 ) -> AttackState:
     keys = jax.vmap(jax.random.fold_in)(state.key, state.step)
     proposal = propose(state, x0, target, eps, keys)
+    freeze = freeze and not spec.minimal
     active = ~state.success if freeze else jnp.ones_like(state.success)
     evaluation = proposal.eval
+    grads = spec.cost.backwards if proposal.grads is None else proposal.grads
+    queries = spec.cost.forwards if proposal.queries is None else proposal.queries
     if spec.objective.approximate:
         asked = active & _needs_judgement(spec, state, evaluation)
         evaluation = confirm(spec.objective, evaluation, asked, state.x, target, keys)
-    best_x, best_loss, success = _keep_best(spec, state, evaluation, active)
+        queries = queries + asked.astype(jnp.int32)
+    if spec.minimal:
+        best_x, best_loss, success = _keep_closest(rows, state, evaluation, x0, eps)
+    else:
+        best_x, best_loss, success = _keep_best(spec, state, evaluation, active)
     moving = active & ~evaluation.success if freeze else active
     moved = (proposal.x, proposal.direction_state, proposal.objective_state)
     if freeze:
@@ -267,7 +290,8 @@ def _step(
         success=success,
         status=jnp.where(active, jnp.maximum(state.status, proposal.status), state.status),
         step=state.step + moving,
-        num_grads=state.num_grads + active * spec.cost.backwards,
+        num_grads=state.num_grads + active * grads,
+        num_queries=state.num_queries + active * queries,
         key=state.key,
         direction_state=moved[1],
         objective_state=moved[2],
@@ -283,13 +307,16 @@ def _finalize(
     eps: Array,
     freeze: bool = False,
 ) -> AttackResult:
-    del eps
     keys = jax.vmap(lambda k: jax.random.fold_in(k, spec.num_steps))(state.key)
-    if spec.objective.approximate and spec.keep == "best":
+    freeze = freeze and not spec.minimal
+    judges_best = spec.objective.approximate and spec.keep == "best" and not spec.minimal
+    if judges_best:
         state = _judge_best(spec, state, target, keys)
     last = spec.objective.judge(state.x, target, keys)
     active = ~state.success if freeze else jnp.ones_like(state.success)
-    if spec.keep == "best":
+    if spec.minimal:
+        x_adv, loss, success = _keep_closest(rows, state, last, x0, eps)
+    elif spec.keep == "best":
         x_adv, loss, success = _keep_best(spec, state, last, active)
     else:
         # a frozen row succeeded where it stands, which is its best point
@@ -298,14 +325,18 @@ def _finalize(
         success = jnp.where(active, last.success, state.success)
     bad = active & ~jnp.isfinite(last.loss)
     success = success & (state.status != Status.INVALID_IMAGE)
+    distance = rows.distance(x_adv, x0)
+    if spec.minimal:
+        distance = jnp.where(success, distance, jnp.inf)
     return AttackResult(
         x_adv=x_adv,
         success=success,
         loss=loss,
-        distance=rows.distance(x_adv, x0),
+        distance=distance,
         num_steps=state.step,
         num_grads=state.num_grads,
         status=jnp.where(bad, jnp.maximum(state.status, Status.NON_FINITE), state.status),
+        num_queries=state.num_queries + active * (1 + judges_best),
     )
 
 
@@ -323,7 +354,7 @@ def _needs_judgement(spec: AttackSpec, state: AttackState, new: Eval) -> Array:
 
     The engine judges those by one more step; as in `finalize`, a success there is not missed.
     """
-    kept = ~state.success | (_rank(new.loss) >= _rank(state.best_loss))
+    kept = ~state.success | (_rank(new.loss) >= _rank(state.best_loss)) | spec.minimal
     return (new.success & kept) | (state.step == spec.num_steps)
 
 
@@ -351,3 +382,16 @@ def _keep_best(
     better = active & (wins | ((new.success == state.success) & higher))
     best_x = tree.where(better, state.x, state.best_x)
     return best_x, jnp.where(better, loss, state.best_loss), state.success | (active & new.success)
+
+
+def _keep_closest(
+    rows: Ball, state: AttackState, new: Eval, x0: Array, eps: Array
+) -> tuple[Array, Array, Array]:
+    """Return the nearest success within eps so far, or the start where there is none."""
+    distance = rows.distance(state.x, x0)
+    found = new.success & (distance <= eps)
+    better = found & (~state.success | (distance < rows.distance(state.best_x, x0)))
+    better = better | (state.num_queries == 0)
+    best_x = tree.where(better, state.x, state.best_x)
+    loss = jnp.where(better, new.loss.astype(state.best_loss.dtype), state.best_loss)
+    return best_x, loss, state.success | found

@@ -30,11 +30,12 @@ def run(
       x: `[B, H, W, C]` images (any `[B, ...]`), within the bounds of the ball.
       target: `[B]` labels, or any pytree with leading `[B]`.
       eps: budget in pixel units, a scalar or `[B]`, traced: one compile serves all budgets.
-        0 returns exactly `x`.
+        0 returns exactly `x`. For an attack for the minimal norm: a radius beyond which a result
+        is no success; `jnp.inf`: none.
       x_start: `[B, ...]` points to start from, projected on the ball first; None: the attack's
         own start.
       stop: `"success"` freezes a row at its first success and ends when all rows are done;
-        `"budget"` spends every step on every row.
+        `"budget"` spends every step on every row, as attacks for the minimal norm always do.
 
     Returns:
       `AttackResult`; `success`, `loss` and `distance` describe the returned `x_adv`.
@@ -55,7 +56,7 @@ def run(
     eps = jnp.broadcast_to(eps, x.shape[:1])
     if x_start is not None:
         x_start = jnp.asarray(x_start, x.dtype)
-    freeze = stop == "success"
+    freeze = stop == "success" and not attack.spec.minimal
     num_steps = attack.spec.num_steps
 
     def advance(state: AttackState) -> AttackState:
