@@ -44,6 +44,7 @@ def make_attack(params):
             success=state.success | won,
             step=state.step + 1,
             num_grads=state.num_grads + 1,
+            num_queries=state.num_queries + 1,
         )
 
     return pgd._replace(step=step)

@@ -41,6 +41,7 @@ def rows(model="standard", attack="pgd", eps=0.03, ids=range(4), **changes):
         "l2": np.full(count, 0.1, np.float32),
         "num_steps": 10,
         "num_grads": np.full(count, 10),
+        "num_queries": np.full(count, 11),
         "status": np.zeros(count, np.int8),
         "confidence": 0.9,
         "target": np.zeros((count, 1), np.int64),

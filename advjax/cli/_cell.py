@@ -124,7 +124,8 @@ class Cell:
             "loss": pick(self.loss, self.clean.loss[rows]).ravel(),
             "linf": pick(self.linf, 0.0).ravel(), "l2": pick(self.l2, 0.0).ravel(),
             "num_steps": tables.steps.ravel(), "num_grads": tables.grads.ravel(),
-            "status": status.ravel(), "target": targets, "probabilities": probabilities,
+            "num_queries": tables.queries.ravel(), "status": status.ravel(),
+            "target": targets, "probabilities": probabilities,
             "confidence": confidence(probabilities, self.single),
         }  # fmt: skip
 

@@ -24,7 +24,7 @@ def clean_rows(job: Job, key: jax.Array, config: EvaluateConfig | SweepConfig) -
     return {
         **_common(job.subject, "none", 0.0, 0, output),
         "success": wrong, "wrong_when_clean": wrong, "loss": loss, "linf": 0.0, "l2": 0.0,
-        "num_steps": 0, "num_grads": 0, "status": 0,
+        "num_steps": 0, "num_grads": 0, "num_queries": 1, "status": 0,
     }  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def attacked_rows(
         **_common(job.subject, job.attack, eps, restart, result.output),
         "success": result.success, "wrong_when_clean": wrong, "loss": result.loss,
         "linf": result.linf, "l2": result.l2, "num_steps": result.num_steps,
-        "num_grads": result.num_grads, "status": result.status,
+        "num_grads": result.num_grads, "num_queries": result.num_queries, "status": result.status,
     }  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def prepare(work: Work, state: State) -> State:
     last = work.most(number)
     end, queue = jax.lax.while_loop(lambda carry: carry[0] < last, body, (zero, state.queue))
     counts = state.counts
-    if work.settings.order != "exhaustive":
+    if work.estimates:
         # the estimate of the minimal budget is a gradient too
         counts = counts._replace(rows=counts.rows + end, useful=counts.useful + number)
     return state._replace(queue=line_up(work, queue), counts=counts)
@@ -52,11 +52,13 @@ def _evaluate_clean(work: Work, queue: Queue, at: Array, mine: Array) -> Queue:
     x0 = pixels(queue.image[at])
     target = jax.tree.map(lambda leaf: leaf[at], queue.target)
     keys = example_keys(work.key, queue.id[at], 0, work.attack_id)
-    if work.settings.order == "exhaustive":
-        output, first = objective.apply(x0, keys), queue.first[at]
-    else:
+    if work.estimates:
         output, first = _first_order(work, x0, target, keys)
-        first = jnp.where(queue.first[at] < 0, first, queue.first[at])
+    else:
+        # what needs no gradient gets none; it comes down from the largest budget
+        output = objective.apply(x0, keys)
+        first = jnp.full(at.shape, work.epsilons.shape[0] - 1, jnp.int32)
+    first = jnp.where(queue.first[at] < 0, first, queue.first[at])
     loss = jax.vmap(objective.loss)(output, target)
     broken = ~jnp.isfinite(loss)
     wrong = jax.vmap(objective.criterion)(output, target) | broken
@@ -149,7 +151,7 @@ def margin(output: PyTree, target: PyTree) -> Array:
 
 def line_up(work: Work, queue: Queue) -> Queue:
     """Order the QUEUED rows for dealing; rows with nothing left to try are DONE."""
-    order, num_budgets = work.settings.order, work.epsilons.shape[0]
+    order, num_budgets = work.order, work.epsilons.shape[0]
 
     def one(verdict: Array, best: Array, first: Array) -> tuple[Array, Array]:
         _, budget = _plan.next_run(order, verdict, best, first)

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from advjax.types import Array
 
 ORDERS = ("search", "ascending", "exhaustive")
+# of an attack for the minimal norm: one run, whose distance tells the budget
+NEAREST = "nearest"
 
 
 # The smallest budget that PGD needs is 0.9 to 1.3 times the first-order estimate (medians on a
@@ -37,7 +39,8 @@ def next_budget(order: str, verdicts: Array, best: Array, first: Array) -> Array
     Args:
       order: `"exhaustive"` tries every budget; `"ascending"` climbs from the smallest;
         `"search"` starts at `first`, gallops to a bracket and bisects it. The last two never
-        look at budgets from `best` on: what is solved at a budget is solved above.
+        look at budgets from `best` on: what is solved at a budget is solved above. `"nearest"`
+        takes the largest radius that is of interest, until a run succeeds.
       verdicts: `[E]` int8 of one example and one restart.
       best: `[]` int32, the smallest budget solved so far, by any restart or attack; E: none.
       first: `[]` int32 in [0, E), where a search starts that knows nothing.
@@ -48,11 +51,13 @@ def next_budget(order: str, verdicts: Array, best: Array, first: Array) -> Array
     if order != "exhaustive":
         unknown = unknown & (index < best)
     lowest = jnp.where(jnp.any(unknown), jnp.argmax(unknown).astype(jnp.int32), -1)
-    if order != "search":
+    if order in ("ascending", "exhaustive"):
         return lowest
     failed = (verdicts == Verdict.FAILED) | (verdicts == Verdict.REJECTED)
     low = jnp.max(jnp.where(failed & (index < best), index, -1))
     solved = (verdicts == Verdict.CLAIMED) | (verdicts == Verdict.VERIFIED)
+    if order == NEAREST:
+        return jnp.where(jnp.any(solved) | (low + 1 >= best), -1, best - 1).astype(jnp.int32)
     # a success takes a few steps, a failure dozens: come from above, in small steps at first
     down = best - _doubled(jnp.sum(solved) - PATIENCE)
     up = low + _doubled(jnp.sum(failed) - 1)
@@ -86,6 +91,24 @@ def next_run(order: str, verdicts: Array, best: Array, first: Array) -> tuple[Ar
     left = budgets >= 0
     which = jnp.argmax(left).astype(jnp.int32)
     return which, jnp.where(jnp.any(left), budgets[which], -1)
+
+
+def claimed_index(verdicts: Array, budget: Array, distance: Array, epsilons: Array) -> Array:
+    """Return the index `[]` of the budget that a success of a minimal norm is claimed at.
+
+    It is the smallest budget that holds the point, above those at which one was rejected.
+
+    Args:
+      verdicts: `[E]` int8 of its example and restart.
+      budget: `[]` int32, the radius of the run.
+      distance: `[]`, of the point.
+      epsilons: `[E]`.
+    """
+    refused = (verdicts == Verdict.FAILED) | (verdicts == Verdict.REJECTED)
+    index = jnp.arange(verdicts.shape[0], dtype=jnp.int32)
+    low = jnp.max(jnp.where(refused & (index < budget), index, -1))
+    found = jnp.searchsorted(epsilons, distance).astype(jnp.int32)
+    return jnp.clip(found, low + 1, budget)
 
 
 def first_index(estimate: Array, epsilons: Array) -> Array:

@@ -54,9 +54,22 @@ class Work(NamedTuple):
     max_ticks: Array
 
     @property
+    def order(self) -> str:
+        """How the next run of an example is chosen, see `_plan`."""
+        exhaustive = self.settings.order == "exhaustive"
+        nearest = self.attack.spec.minimal and not exhaustive
+        return _plan.NEAREST if nearest else self.settings.order
+
+    @property
+    def estimates(self) -> bool:
+        """Whether a gradient of the clean images says where a search starts."""
+        spec = self.attack.spec
+        return self.order in ("search", "ascending") and spec.cost.backwards > 0
+
+    @property
     def freeze(self) -> bool:
         """Whether a run ends with its first success."""
-        return self.settings.order != "exhaustive"
+        return self.order in ("search", "ascending")
 
     @property
     def lockstep(self) -> bool:
@@ -215,6 +228,7 @@ def _judge_last(work: Work, slots: Slots, mask: Array) -> Slots:
         success=result.success,
         status=result.status,
         step=slots.attack.step + 1,
+        num_queries=result.num_queries,
     )
     over = mask & (slots.attack.step >= work.num_steps)
     return slots._replace(attack=tree.where(over, new, slots.attack))
@@ -223,8 +237,11 @@ def _judge_last(work: Work, slots: Slots, mask: Array) -> Slots:
 def _turnover(work: Work, state: State, done: Array, cycled: Array) -> State:
     """Write what the slots of `done` found, and start the next run of every slot that can."""
     queue, slots = state.queue, state.slots
-    finished = _collect(work, state.finished, slots, done)
-    queue = _write(work, queue, slots, done, cycled)
+    about = slots.budget
+    if work.order == _plan.NEAREST:
+        about = _solved_budget(work, queue, slots)
+    finished = _collect(work, state.finished, slots, done, about)
+    queue = _write(work, queue, slots, done, cycled, about)
     capacity = work.settings.capacity
     restart, budget = _next_runs(work, queue, slots.row)
     leaving = done & (budget < 0)
@@ -253,44 +270,61 @@ def _next_runs(work: Work, queue: Queue, row: Array) -> tuple[Array, Array]:
     """Return restart and budget of the next run of each row; a budget of -1 where none is left."""
 
     def one(verdict: Array, best: Array, first: Array) -> tuple[Array, Array]:
-        return _plan.next_run(work.settings.order, verdict, best, first)
+        return _plan.next_run(work.order, verdict, best, first)
 
     at = jnp.minimum(row, work.settings.capacity - 1)
     return jax.vmap(one)(queue.verdict[at], queue.best[at], queue.first[at])
 
 
-def _write(work: Work, queue: Queue, slots: Slots, done: Array, cycled: Array) -> Queue:
-    """Scatter what the finished runs found into the tables."""
+def _write(
+    work: Work, queue: Queue, slots: Slots, done: Array, cycled: Array, budget: Array
+) -> Queue:
+    """Scatter what the finished runs found into the tables, each at its `budget` `[S]`."""
     run = slots.attack
     row = jnp.where(done, slots.row, work.settings.capacity)
-    at = (row, slots.restart, slots.budget)
+    at = (row, slots.restart, budget)
     won = done & run.success
     verdict = jnp.where(run.success, Verdict.CLAIMED, Verdict.FAILED).astype(jnp.int8)
-    spent = Status.EXHAUSTED if work.freeze else Status.OK
+    spent = Status.OK if work.order == "exhaustive" else Status.EXHAUSTED
     lost = jnp.where(cycled, Status.CYCLED, spent).astype(jnp.int8)
     status = jnp.where(run.success, run.status, jnp.maximum(run.status, lost))
     backwards = work.attack.spec.cost.backwards
     steps = jnp.minimum(run.step, work.num_steps)
     # the one more tick that judges the last iterate is no move
     grads = jnp.minimum(run.num_grads, work.num_steps * backwards)
+    forwards = work.attack.spec.cost.forwards
+    queries = jnp.minimum(run.num_queries, work.num_steps * forwards + 1)
 
     def put(column: Array, value: Array) -> Array:
         return column.at[at].set(value.astype(column.dtype), mode="drop")
 
-    best = jnp.where(won, slots.budget, work.epsilons.shape[0]).astype(jnp.int32)
+    best = jnp.where(won, budget, work.epsilons.shape[0]).astype(jnp.int32)
     return queue._replace(
         verdict=put(queue.verdict, verdict),
         best=queue.best.at[row].min(best, mode="drop"),
         loss=put(queue.loss, run.best_loss),
         steps=put(queue.steps, steps),
         grads=put(queue.grads, grads),
+        queries=put(queue.queries, queries),
         status=put(queue.status, status),
         zero=put(queue.zero, run.status == Status.ZERO_GRADIENT),
     )
 
 
-def _collect(work: Work, finished: Finished, slots: Slots, done: Array) -> Finished:
-    """Append the points that are to be judged again."""
+def _solved_budget(work: Work, queue: Queue, slots: Slots) -> Array:
+    """Return `[S]`, the budgets that runs for the minimal norm are about."""
+    run, at = slots.attack, jnp.minimum(slots.row, work.settings.capacity - 1)
+    distance = jax.vmap(work.attack.spec.ball.distance)(run.best_x, slots.x0)
+
+    def one(verdicts: Array, budget: Array, distance: Array) -> Array:
+        return _plan.claimed_index(verdicts, budget, distance, work.epsilons)
+
+    claimed = jax.vmap(one)(queue.verdict[at, slots.restart], slots.budget, distance)
+    return jnp.where(run.success, claimed, slots.budget)
+
+
+def _collect(work: Work, finished: Finished, slots: Slots, done: Array, budget: Array) -> Finished:
+    """Append the points that are to be judged again, each at its `budget` `[S]`."""
     run = slots.attack
     keep = done if work.settings.record else done & run.success
     place = finished.filled + jnp.cumsum(keep) - 1
@@ -303,7 +337,7 @@ def _collect(work: Work, finished: Finished, slots: Slots, done: Array) -> Finis
         filled=finished.filled + jnp.sum(keep, dtype=jnp.int32),
         row=put(finished.row, slots.row),
         restart=put(finished.restart, slots.restart),
-        budget=put(finished.budget, slots.budget),
+        budget=put(finished.budget, budget),
         claimed=put(finished.claimed, run.success),
         x=put(finished.x, run.best_x),
     )

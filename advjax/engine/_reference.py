@@ -29,6 +29,7 @@ class ReferenceRows(NamedTuple):
       num_steps: `[N]`, moves made.
       num_grads: `[N]`, backward passes spent.
       status: `[N]` int8, `advjax.Status`.
+      num_queries: `[N]`, forward passes spent.
     """
 
     x_adv: Any
@@ -41,6 +42,7 @@ class ReferenceRows(NamedTuple):
     num_steps: Any
     num_grads: Any
     status: Any
+    num_queries: Any
 
 
 @functools.lru_cache(maxsize=64)
@@ -109,7 +111,8 @@ def reference(
         output, confirmed, loss, linf, l2 = judged(params, keys, image, result.x_adv, target)
         success, unconfirmed = result.success & confirmed, result.success & ~confirmed
         parts.append((result.x_adv, output, success, unconfirmed, loss, linf, l2,
-                      result.num_steps, result.num_grads, result.status))  # fmt: skip
+                      result.num_steps, result.num_grads, result.status,
+                      result.num_queries))  # fmt: skip
         if progress is not None:
             jax.block_until_ready(parts[-1])
             progress(len(rows))

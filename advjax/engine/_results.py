@@ -62,14 +62,17 @@ class Share(NamedTuple):
     signs: _trust.Counts
     probed: int
 
-    def add(self, tables: Tables, computed: int, useful: int, *, rounded: bool) -> "Share":
+    def add(
+        self, tables: Tables, computed: int, useful: int, *, rounded: bool, minimal: bool
+    ) -> "Share":
         """Return the share with what one more attack found, and the work that it took."""
         return self._replace(
             tables=[*self.tables, tables],
             computed=self.computed + computed,
             useful=self.useful + useful,
             signs=_trust.merge(
-                self.signs, _trust.counted(tables, first=not self.tables, rounded=rounded)
+                self.signs,
+                _trust.counted(tables, first=not self.tables, rounded=rounded, minimal=minimal),
             ),
         )
 

@@ -49,7 +49,7 @@ class Tables(NamedTuple):
       best: `[N]` int32, index of the smallest budget solved by this attack or an earlier one.
       clean_loss: `[N]`.
       verdict: `[N, R, E]` int8, `Verdict`.
-      loss: `[N, R, E]`; `steps`, `grads`, `status`, `zero`: see `_state.Queue`.
+      loss: `[N, R, E]`; `steps`, `grads`, `queries`, `status`, `zero`: see `_state.Queue`.
     """
 
     wrong: np.ndarray
@@ -62,6 +62,7 @@ class Tables(NamedTuple):
     loss: np.ndarray
     steps: np.ndarray
     grads: np.ndarray
+    queries: np.ndarray
     status: np.ndarray
     zero: np.ndarray
 
@@ -215,7 +216,8 @@ class Stage:
             best=ceiling.astype(np.int32).copy(),
             clean_loss=np.zeros(self.total, loss), verdict=np.zeros(shape, np.int8),
             loss=np.zeros(shape, loss), steps=np.zeros(shape, np.int32),
-            grads=np.zeros(shape, np.int32), status=np.zeros(shape, np.int8),
+            grads=np.zeros(shape, np.int32), queries=np.zeros(shape, np.int32),
+            status=np.zeros(shape, np.int8),
             zero=np.zeros(shape, bool),
         )  # fmt: skip
 
@@ -309,6 +311,7 @@ def _write_rows(
             best=put(queue.best, ceiling), ceiling=put(queue.ceiling, ceiling),
             verdict=put(queue.verdict, verdict), loss=put(queue.loss, nothing),
             steps=put(queue.steps, nothing), grads=put(queue.grads, nothing),
+            queries=put(queue.queries, nothing),
             status=put(queue.status, nothing), zero=put(queue.zero, nothing),
         )
     )  # fmt: skip

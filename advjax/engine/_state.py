@@ -77,7 +77,7 @@ class Queue(NamedTuple):
       verdict: `[C, R, E]` int8, `Verdict`.
       loss: `[C, R, E]`, of the point that a run ended with.
       steps: `[C, R, E]` int32, moves.
-      grads: `[C, R, E]` int32, backward passes.
+      grads: `[C, R, E]` int32, backward passes; `queries`: forward passes.
       status: `[C, R, E]` int8, `advjax.Status`.
       zero: `[C, R, E]` bool, some gradient of the run was exactly zero.
       order: `[C]` int32, rows in the order in which they are dealt.
@@ -101,6 +101,7 @@ class Queue(NamedTuple):
     loss: Column
     steps: Column
     grads: Column
+    queries: Column
     status: Column
     zero: Column
     order: Column
@@ -215,8 +216,9 @@ def empty(
         ceiling=np.full(capacity, num_budgets, np.int32),
         clean_loss=np.zeros(capacity, loss_dtype), verdict=table(np.int8, Verdict.UNKNOWN),
         loss=table(loss_dtype), steps=table(np.int32), grads=table(np.int32),
-        status=table(np.int8), zero=table(bool), order=np.arange(capacity, dtype=np.int32),
-        head=np.zeros((), np.int32), tail=np.zeros((), np.int32),
+        queries=table(np.int32), status=table(np.int8), zero=table(bool),
+        order=np.arange(capacity, dtype=np.int32), head=np.zeros((), np.int32),
+        tail=np.zeros((), np.int32),
     )  # fmt: skip
     pool = Slots(
         row=np.full(slots, capacity, np.int32), restart=rows(slots, number),
@@ -263,7 +265,7 @@ def float_of(dtype: Any) -> Any:
 
 def bytes_per_row(image: Any, restarts: int, num_budgets: int) -> int:
     """Return what one example of the queue takes on the device, beside its target."""
-    tables = 1 + 4 + 4 + 4 + 1 + 1
+    tables = 1 + 4 + 4 + 4 + 4 + 1 + 1
     return math.prod(image.shape) * image.dtype.itemsize + restarts * num_budgets * tables + 40
 
 

@@ -195,7 +195,7 @@ def _run(
     work = _Work(makers, attacks, params, part, budgets, settings, mesh, mine)
     images = _Images(part, models, len(budgets)) if return_x_adv else None
     shares, last = _cascade(work, typed(key), images, take, done, progress)
-    if diagnose and attacks[-1].spec.num_steps > 1:
+    if diagnose and attacks[-1].spec.num_steps > 1 and not attacks[-1].spec.minimal:
         wrong = np.concatenate([share.tables[0].wrong for share in shares])
         counts, probed = _trust.probe(
             lambda levels: work.stage(len(makers) - 1, levels), last, wrong, budgets, typed(key)
@@ -252,6 +252,7 @@ def _cascade(
             share.add(
                 found, int(stage.computed[m]), int(stage.useful[m]),
                 rounded=work.settings.quantise is not None,
+                minimal=work.attacks[number].spec.minimal,
             )
             for m, (share, found) in enumerate(zip(shares, tables.split(models), strict=True))
         ]  # fmt: skip

@@ -110,13 +110,14 @@ def judge(counts: Counts) -> Trust:
     return Trust(grades[worst], tuple(flags))
 
 
-def counted(tables: Tables, *, first: bool, rounded: bool) -> Counts:
+def counted(tables: Tables, *, first: bool, rounded: bool, minimal: bool) -> Counts:
     """Count the signs that a finished stage shows by itself.
 
     Args:
       tables: what it found.
       first: of a cascade; only the first stage looks at every clean image.
       rounded: successes had to survive rounding, so that to lose some is no sign.
+      minimal: a failed run for the minimal norm keeps no point whose loss could have risen.
     """
     ran = tables.verdict != Verdict.UNKNOWN
     lost = tables.verdict == Verdict.FAILED
@@ -130,8 +131,9 @@ def counted(tables: Tables, *, first: bool, rounded: bool) -> Counts:
             int((tables.status[ran] == Status.NON_FINITE).sum()) + broken,
             int(ran.sum()) + broken,
         ),
-        "loss_not_rising": (int((lost & ~risen).sum()), int(lost.sum())),
     }
+    if not minimal:
+        counts["loss_not_rising"] = (int((lost & ~risen).sum()), int(lost.sum()))
     if first:
         counts["randomised_output"] = (int(tables.unsteady.sum()), looked)
         counts["probabilities"] = (int(tables.bounded.sum()), looked)

@@ -27,6 +27,7 @@ SCHEMA = pa.schema(
             ("l2", pa.float32()),
             ("num_steps", pa.int32()),
             ("num_grads", pa.int32()),
+            ("num_queries", pa.int32()),  # forward passes, those of the gradients included
             ("status", pa.int8()),
             ("confidence", pa.float32()),
             ("target", pa.list_(pa.int16())),

@@ -135,6 +135,7 @@ def _rows(rng, model, data, attack, eps, target, success, wrong, task, num_class
         "l2": eps * 32 * (0.8 + 0.2 * rng.random(count)),
         "num_steps": np.full(count, steps),
         "num_grads": np.full(count, steps),
+        "num_queries": np.full(count, steps + 1),
         "status": np.where(rng.random(count) < 0.02, 1, 0) if attacked else np.zeros(count, int),
         "confidence": sure,
         "target": target[:, None] if target.ndim == 1 else target,
