@@ -98,6 +98,8 @@ class Objective(NamedTuple):
       plain: `evaluate` is the loss of `ascent_apply` at `x` and nothing else.
       approximate: loss and success of `evaluate` are those of a stand-in. Such a success is a
         claim, which counts only when `judge` says so too.
+      composite: `judge` looks at several draws or members, where `apply` is one draw or their
+        mean: verdicts are those of `judge`.
     """
 
     init: Callable[[Array, Target, Array], PyTree]
@@ -113,6 +115,7 @@ class Objective(NamedTuple):
     with_loss: Callable[[LossFn], "Objective"]
     plain: bool = False
     approximate: bool = False
+    composite: bool = False
 
 
 class AttackSpec(NamedTuple):

@@ -66,6 +66,7 @@ def with_eot(objective: Objective, num_samples: int) -> Objective:
         cost=cost,
         with_loss=lambda loss: with_eot(objective.with_loss(loss), num_samples),
         plain=False,
+        composite=True,
     )
 
 
@@ -187,4 +188,5 @@ def ensemble(objectives: Sequence[Objective], weights: Sequence[float] | None = 
         stationary=all(m.stationary for m in members),
         with_loss=lambda loss: ensemble([m.with_loss(loss) for m in members], shares),
         approximate=any(m.approximate for m in members),
+        composite=True,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from advjax import attacks, threat
 from advjax.random import example_keys
-from advjax.types import Array, Attack, PyTree
+from advjax.types import Array, Attack, Objective, PyTree
 
 MakeAttack = Callable[[PyTree], Attack]
 
@@ -45,6 +45,24 @@ class ReferenceRows(NamedTuple):
     num_queries: Any
 
 
+def outcome(
+    objective: Objective, x: Array, target: PyTree, keys: Array
+) -> tuple[PyTree, Array, Array]:
+    """Return output, loss `[B]` and success `[B]` of points as they are.
+
+    Where the objective is composite, the output is one draw, or the mean of the members.
+    """
+    output = objective.apply(x, keys)
+    if objective.composite:
+        judged = objective.judge(x, target, keys)
+        return output, judged.loss, judged.success
+    return (
+        output,
+        jax.vmap(objective.loss)(output, target),
+        jax.vmap(objective.criterion)(output, target),
+    )
+
+
 @functools.lru_cache(maxsize=64)
 def _programs(make_attack: MakeAttack) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Compile once per attack and shape: params, data and budgets are arguments."""
@@ -56,9 +74,7 @@ def _programs(make_attack: MakeAttack) -> tuple[Callable[..., Any], Callable[...
     @jax.jit
     def judged(params: PyTree, keys: Array, x: Array, x_adv: Array, y: PyTree) -> Any:
         objective = make_attack(params).spec.objective
-        output = objective.apply(x_adv, keys)
-        success = jax.vmap(objective.criterion)(output, y)
-        loss = jax.vmap(objective.loss)(output, y)
+        output, loss, success = outcome(objective, x_adv, y, keys)
         linf, l2 = (threat.over_rows(b).distance(x_adv, x) for b in (threat.linf(), threat.l2()))
         return output, success, loss, linf, l2
 

@@ -95,6 +95,47 @@ def test_random_outputs_are_found(fn, random):
     assert found["randomised_output"].verdict == "unreliable"
 
 
+def test_an_expectation_is_judged_as_one():
+    """Single draws differ, their majority does not: no sign, and verdicts are the majority's."""
+
+    def noisy(w, x, keys):
+        return logits(w, x + jax.vmap(lambda k, v: jax.random.normal(k, v.shape) / 5)(keys, x))
+
+    def make(w):
+        objective = attacks.from_logits(
+            lambda x, k: noisy(w, x, k), loss=losses.cross_entropy, randomised=True
+        )
+        return attacks.pgd(attacks.with_eot(objective, 16), threat.linf(), num_steps=4)
+
+    top = np.sort(logits(W, (X / np.float32(255))), 1)
+    clear = (top[:, -1] - top[:, -2]) > 0.8
+    assert 5 <= clear.sum() < N
+    result = engine.sweep(
+        make, W, X[clear], Y[clear], epsilons=[0.05, 0.1, 0.2], key=KEY, slots=6,
+        return_x_adv=True,
+    )  # fmt: skip
+    found = {flag.name: flag for flag in result.trust.flags}
+    assert found["randomised_output"] == found["randomised_output"]._replace(shown=0, verdict="ok")
+    assert result.clean_accuracy == 1
+    broken = np.isfinite(result.min_eps)
+    assert broken.sum() > 0
+    # without noise nearly all of them are broken too; a single lucky draw is no success
+    assert (logits(W, result.x_adv).argmax(1) != Y[clear])[broken].mean() > 0.8
+
+
+def test_an_ensemble_is_broken_when_all_members_are():
+    def make(w):
+        members = [
+            attacks.from_logits(lambda x, s=s: logits(w * s, x), loss=losses.cross_entropy)
+            for s in (1.0, -1.0)
+        ]
+        return attacks.pgd(attacks.ensemble(members), threat.linf(), num_steps=4)
+
+    result = engine.sweep(make, W, X, Y, epsilons=[0.1], key=KEY, slots=6, diagnose=False)
+    # the second member is wrong on most images, the first on none, so that none is wrong when clean
+    assert result.clean_accuracy == 1
+
+
 def test_probabilities_are_found():
     result, found = flags(softmax)
     assert found["probabilities"].verdict == "suspicious"
