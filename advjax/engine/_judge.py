@@ -52,6 +52,7 @@ def _evaluate_clean(work: Work, queue: Queue, at: Array, mine: Array) -> Queue:
     objective = work.attack.spec.objective
     x0 = pixels(queue.image[at])
     target = jax.tree.map(lambda leaf: leaf[at], queue.target)
+    target = work.settings.target(target, jnp.zeros_like(at))
     keys = example_keys(work.key, queue.id[at], 0, work.attack_id)
     if work.estimates:
         output, first = _first_order(work, x0, target, keys)
@@ -233,6 +234,7 @@ def _judge_some(work: Work, queue: Queue, finished: Finished, start: Array) -> F
     row = jnp.minimum(cut(finished.row), work.settings.capacity - 1)
     x0 = pixels(queue.image[row])
     target = jax.tree.map(lambda leaf: leaf[row], queue.target)
+    target = work.settings.target(target, cut(finished.restart))
     eps = work.epsilons[cut(finished.budget)]
     x, inside = deployed(work.attack.spec.ball, cut(finished.x), x0, eps, work.settings.quantise)
     keys = example_keys(work.key, queue.id[row], cut(finished.restart), work.attack_id)

@@ -24,7 +24,7 @@ from advjax.engine._state import (
 )
 from advjax.random import example_keys
 from advjax.status import Status
-from advjax.types import Array, Attack
+from advjax.types import Array, Attack, PyTree
 
 # a batch below this gains less from being smaller than a second program costs to compile
 SMALLEST = 8
@@ -207,21 +207,20 @@ def advance(work: Work, slots: Slots) -> Moved:
     )
 
 
-def _budgets(work: Work, slots: Slots) -> Array:
-    return work.epsilons[slots.budget]
+def _about(work: Work, slots: Slots) -> tuple[PyTree, Array]:
+    """Return targets and budgets of the runs in the slots."""
+    return work.settings.target(slots.target, slots.restart), work.epsilons[slots.budget]
 
 
 def _step(work: Work, slots: Slots, mask: Array) -> Slots:
     """Differentiate once and move the slots of `mask`."""
-    new = work.attack.step(slots.attack, slots.x0, slots.target, _budgets(work, slots), work.freeze)
+    new = work.attack.step(slots.attack, slots.x0, *_about(work, slots), work.freeze)
     return slots._replace(attack=tree.where(mask, new, slots.attack))
 
 
 def _judge_last(work: Work, slots: Slots, mask: Array) -> Slots:
     """Evaluate the last iterates with one forward pass, and mark the runs of `mask` as over."""
-    result = work.attack.finalize(
-        slots.attack, slots.x0, slots.target, _budgets(work, slots), work.freeze
-    )
+    result = work.attack.finalize(slots.attack, slots.x0, *_about(work, slots), work.freeze)
     new = slots.attack._replace(
         best_x=result.x_adv,
         best_loss=result.loss,
@@ -360,18 +359,18 @@ def _begin(
 ) -> Slots:
     """Start a run in the slots of `begin`; those of `warm` may start where the last one failed."""
     failed = slots.attack.best_x - slots.x0
-    before = jnp.maximum(_budgets(work, slots), jnp.finfo(slots.x0.dtype).tiny)
+    before = jnp.maximum(work.epsilons[slots.budget], jnp.finfo(slots.x0.dtype).tiny)
     slots = slots._replace(
         restart=jnp.where(begin, restart, slots.restart),
         budget=jnp.where(begin, budget, slots.budget),
     )
-    eps = _budgets(work, slots)
+    target, eps = _about(work, slots)
     at = jnp.minimum(slots.row, work.settings.capacity - 1)
     keys = example_keys(work.key, queue.id[at], slots.restart, work.attack_id)
-    fresh = work.attack.init(keys, slots.x0, slots.target, eps)
+    fresh = work.attack.init(keys, slots.x0, target, eps)
     if work.settings.warm_start:
         start = slots.x0 + failed * tree.expand(eps / before, failed)
-        again = work.attack.init(keys, slots.x0, slots.target, eps, start)
+        again = work.attack.init(keys, slots.x0, target, eps, start)
         fresh = tree.where(warm, again, fresh)
     cycle = slots.cycle
     if cycle:

@@ -143,6 +143,8 @@ class Stage:
           The tables of all N examples; rows outside of `todo` are empty.
         """
         tables = self._no_results(ceiling)
+        if not len(todo):
+            return tables
         by_model = [todo[todo // self.images == m] for m in range(self.settings.models)]
         waiting = [
             list(mine[device :: self.num_devices])

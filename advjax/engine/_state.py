@@ -39,6 +39,7 @@ class Settings(NamedTuple):
       record: judge and hand out every finished run, not successes only.
       models: models that are swept at once; each has queues of its own.
       stack: `"vmap"`: they tick together, as one batch of networks; `"map"`: one after the other.
+      per_restart: targets are `(target, choices)`; a restart is about its own choice.
     """
 
     order: str
@@ -50,6 +51,18 @@ class Settings(NamedTuple):
     record: bool = False
     models: int = 1
     stack: str = "map"
+    per_restart: bool = False
+
+    def target(self, target: PyTree, restart: Array) -> PyTree:
+        """Return what runs of `restart` `[S]` are about, of targets `[S, ...]`."""
+        if not self.per_restart:
+            return target
+
+        def choice(row: Array, restart: Array) -> Array:
+            return row[jnp.minimum(restart, row.shape[0] - 1)]
+
+        label, choices = target
+        return label, jax.tree.map(lambda leaf: jax.vmap(choice)(leaf, restart), choices)
 
     @property
     def buffer(self) -> int:
@@ -201,10 +214,12 @@ def empty(
 
     number = jax.ShapeDtypeStruct((), np.int32)
     loss_dtype = np.promote_types(dtype, np.float32)
+    nowhere = jnp.zeros(slots, jnp.int32)
     state = jax.eval_shape(
         attack.init,
-        jax.random.split(jax.random.key(0), slots),
-        rows(slots, one), rows(slots, target), np.zeros(slots, dtype),
+        jax.random.split(jax.random.key(0), slots), rows(slots, one),
+        settings.target(jax.tree.map(jnp.asarray, rows(slots, target)), nowhere),
+        np.zeros(slots, dtype),
     )  # fmt: skip
     attack_state = jax.tree.map(_zeros, state)
     queue = Queue(

@@ -1,6 +1,6 @@
 """Whole robustness curves in one program: the smallest budget that breaks each example."""
 
-import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,24 +8,52 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from advjax.engine import _processes, _state, _trust
+from advjax.engine import _cascade, _processes, _trust
+from advjax.engine._cascade import Images, Work
 from advjax.engine._inputs import (
-    Examples,
     check_epsilons,
     check_examples,
     check_settings,
     stacked,
 )
 from advjax.engine._reference import MakeAttack
-from advjax.engine._results import Share, SweepResult, across_processes, curve
-from advjax.engine._stage import Progress, Stage, Tables
+from advjax.engine._results import SweepResult, across_processes, curve
+from advjax.engine._resume import Ledger
+from advjax.engine._stage import Progress, Tables
 from advjax.engine._state import Finished, Settings
 from advjax.random import typed
-from advjax.types import Array, Attack, PyTree
+from advjax.types import Array, PyTree
 
 MEMORY = 2**30
-# a queue is looked through in every call of the program: a longer one is streamed all the same
-LONGEST = 2**17
+
+
+class Options(NamedTuple):
+    """The options of `sweep`, which says what they are; of one model or of several.
+
+    Attributes:
+      restarts: of all attacks, or `[attacks]`.
+      per_restart: targets are pairs `(target, choices)` whose `choices` are `[N, R, ...]`; restart
+        r of an example is about `(target, choices[r])`, or about the last choice.
+      take: as `sweep_models` has it; `done` too.
+    """
+
+    epsilons: Sequence[float] | np.ndarray
+    key: Array
+    restarts: int | Sequence[int] = 1
+    slots: int | None = None
+    order: str = "search"
+    mesh: Mesh | None = None
+    ids: Any = None
+    warm_start: bool = False
+    quantise: int | None = None
+    memory_limit: int = MEMORY
+    return_x_adv: bool = False
+    diagnose: bool = True
+    resume: Any = None
+    per_restart: bool = False
+    take: Callable[[int, int, Finished, np.ndarray], None] | None = None
+    done: Callable[[int, int, np.ndarray, Tables], None] | None = None
+    progress: Callable[[Progress], None] | None = None
 
 
 def sweep(
@@ -46,6 +74,7 @@ def sweep(
     memory_limit: int = MEMORY,
     return_x_adv: bool = False,
     diagnose: bool = True,
+    resume: str | os.PathLike[str] | None = None,
     take: Callable[[int, Finished, np.ndarray], None] | None = None,
     done: Callable[[int, np.ndarray, Tables], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -82,6 +111,8 @@ def sweep(
       return_x_adv: also return the adversarial images.
       diagnose: also probe a few examples with more steps from another start, and with a budget
         that allows every image (iterated attacks only); the other signs of `trust` cost nothing.
+      resume: a folder that keeps what is decided, every few seconds; the same call with the same
+        folder goes on from there after a kill. With several processes, one that all of them see.
       take: called as `take(attack, finished, examples)` with every finished run, judged; for
         those who store rows. With several processes each hears of its own runs only.
       done: called as `done(attack, examples, tables)` every few seconds with the examples `[m]`
@@ -92,16 +123,17 @@ def sweep(
       `SweepResult`.
 
     Raises:
-      ValueError: budgets, sizes, pixels or options make no sense; said before any compute.
+      ValueError: budgets, sizes, pixels or options make no sense, or `resume` holds another
+        sweep; said before any compute.
     """
-    return _run(
-        make_attack, params, x, y, models=1, stack="map", epsilons=epsilons, key=key,
-        restarts=restarts, slots=slots, order=order, mesh=mesh, ids=ids, warm_start=warm_start,
-        quantise=quantise, memory_limit=memory_limit, return_x_adv=return_x_adv,
-        diagnose=diagnose, progress=progress,
+    options = Options(
+        epsilons=epsilons, key=key, restarts=restarts, slots=slots, order=order, mesh=mesh,
+        ids=ids, warm_start=warm_start, quantise=quantise, memory_limit=memory_limit,
+        return_x_adv=return_x_adv, diagnose=diagnose, resume=resume, progress=progress,
         take=None if take is None else lambda _, *found: take(*found),
         done=None if done is None else lambda _, *found: done(*found),
-    )[0]  # fmt: skip
+    )  # fmt: skip
+    return run(make_attack, params, x, y, options)[0]
 
 
 def sweep_models(
@@ -146,59 +178,57 @@ def sweep_models(
     if stack is None:
         stack = "map" if jax.default_backend() == "cpu" else "vmap"
     models, params = stacked(_processes.local(params))
-    return _run(
-        make_attack, params, x, y, models=models, stack=stack, epsilons=epsilons, key=key,
-        take=take, done=done, **options,
-    )  # fmt: skip
+    chosen = Options(epsilons=epsilons, key=key, take=take, done=done, **options)
+    return run(make_attack, params, x, y, chosen, models=models, stack=stack)
 
 
-def _run(
+def run(
     make_attack: MakeAttack | Sequence[MakeAttack],
     params: PyTree,
     x: Any,
     y: PyTree,
+    options: Options,
     *,
-    models: int,
-    stack: str,
-    epsilons: Sequence[float] | np.ndarray,
-    key: Array,
-    restarts: int = 1,
-    slots: int | None = None,
-    order: str = "search",
-    mesh: Mesh | None = None,
-    ids: Any = None,
-    warm_start: bool = False,
-    quantise: int | None = None,
-    memory_limit: int = MEMORY,
-    return_x_adv: bool = False,
-    diagnose: bool = True,
-    take: Callable[[int, int, Finished, np.ndarray], None] | None = None,
-    done: Callable[[int, int, np.ndarray, Tables], None] | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    models: int = 1,
+    stack: str = "map",
 ) -> list[SweepResult]:
     """Sweep `models` models, whose parameters are stacked if they are several."""
-    budgets = check_epsilons(epsilons)
-    check_settings(order, restarts, slots, quantise, warm_start)
+    budgets = check_epsilons(options.epsilons)
     params = _processes.local(params)
     one = params if models == 1 else jax.tree.map(lambda leaf: leaf[0], params)
-    makers, attacks = _build(make_attack, one)
-    examples = check_examples(x, y, ids, attacks[0].spec.ball.bounds)
+    makers, attacks = _cascade.build(make_attack, one)
+    restarts = options.restarts
+    each = [restarts] * len(makers) if isinstance(restarts, int) else list(restarts)
+    for count in each:
+        check_settings(options.order, count, options.slots, options.quantise, options.warm_start)
+    examples = check_examples(x, y, options.ids, attacks[0].spec.ball.bounds)
     total = len(examples.images)
-    mine, mesh, alone = _processes.share(total, mesh)
+    mine, mesh, alone = _processes.share(total, options.mesh)
     # where there are more processes than examples, the last ones hold one and do nothing
     held = mine if len(mine) else np.zeros(1, int)
     part = examples if alone else jax.tree.map(lambda leaf: leaf[held], examples)
     fixed = Settings(
-        order, 0, 0, restarts, warm_start, quantise, take is not None, models, stack
+        options.order, 0, 0, 1, options.warm_start, options.quantise, options.take is not None,
+        models, stack, options.per_restart,
     )  # fmt: skip
-    settings = _sized(fixed, part, len(budgets), mesh, slots, memory_limit)
-    work = _Work(makers, attacks, params, part, budgets, settings, mesh, mine)
-    images = _Images(part, models, len(budgets)) if return_x_adv else None
-    shares, last = _cascade(work, typed(key), images, take, done, progress)
-    if diagnose and attacks[-1].spec.num_steps > 1 and not attacks[-1].spec.minimal:
+    settings = [
+        _cascade.sized(
+            fixed._replace(restarts=count), part, len(budgets), mesh, options.slots,
+            options.memory_limit,
+        )
+        for count in each
+    ]  # fmt: skip
+    work = Work(makers, attacks, params, part, budgets, settings, mesh, mine)
+    images = Images(part, models, len(budgets)) if options.return_x_adv else None
+    key = typed(options.key)
+    ledger = None if options.resume is None else _ledger(work, options, key)
+    shares, last = _cascade.cascade(
+        work, key, images, options.take, options.done, options.progress, ledger
+    )
+    if options.diagnose and attacks[-1].spec.num_steps > 1 and not attacks[-1].spec.minimal:
         wrong = np.concatenate([share.tables[0].wrong for share in shares])
         counts, probed = _trust.probe(
-            lambda levels: work.stage(len(makers) - 1, levels), last, wrong, budgets, typed(key)
+            lambda levels: work.stage(len(makers) - 1, levels), last, wrong, budgets, key
         )
         shares = [
             share._replace(signs=_trust.merge(share.signs, found), probed=int(rows))
@@ -210,141 +240,23 @@ def _run(
     return [curve(s if alone else across_processes(s, len(mine), total)) for s in shares]
 
 
-class _Work(NamedTuple):
-    """What this process sweeps; image i under model m has the number m * len(part.images) + i."""
+def _ledger(work: Work, options: Options, key: Array) -> Ledger:
+    """Open the folder of a sweep that can be resumed; its identity is all that verdicts need."""
+    from advjax.store import fingerprint
 
-    makers: list[MakeAttack]
-    attacks: list[Attack]
-    params: PyTree
-    part: Examples
-    budgets: np.ndarray
-    settings: Settings
-    mesh: Mesh | None
-    mine: np.ndarray
-
-    def stage(self, number: int, levels: np.ndarray) -> Stage:
-        """Return an empty pool of one attack, for these budgets."""
-        return Stage(
-            self.makers[number], self.attacks[number], self.params, self.part, levels,
-            self.settings, self.mesh,
-        )  # fmt: skip
-
-
-def _cascade(
-    work: _Work,
-    key: Array,
-    images: "_Images | None",
-    take: Callable[[int, int, Finished, np.ndarray], None] | None,
-    done: Callable[[int, int, np.ndarray, Tables], None] | None,
-    progress: Callable[[Progress], None] | None,
-) -> tuple[list[Share], Tables]:
-    """Run the attacks one after the other; return what each model got, and the last tables."""
-    held, models, num_budgets = len(work.part.images), work.settings.models, len(work.budgets)
-    shares = [Share(work.budgets, [], 0, 0, None, {}, 0) for _ in range(models)]
-    size = models * held
-    best, first = np.full(size, num_budgets, np.int32), np.full(size, -1, np.int32)
-    todo = np.flatnonzero(np.arange(size) % held < len(work.mine))
-    for number in range(len(work.makers)):
-        stage = work.stage(number, work.budgets)
-        hooks = _hooks(number, work.mine, held, images, take, done)
-        tables = stage.run(todo, key, ceiling=best, first=first, progress=progress, **hooks)
-        shares = [
-            share.add(
-                found, int(stage.computed[m]), int(stage.useful[m]),
-                rounded=work.settings.quantise is not None,
-                minimal=work.attacks[number].spec.minimal,
-            )
-            for m, (share, found) in enumerate(zip(shares, tables.split(models), strict=True))
-        ]  # fmt: skip
-        if work.settings.order != "exhaustive":
-            # what stood the attack before is likely to stand this one: begin at the top
-            best, first = tables.best, np.full(size, num_budgets - 1, np.int32)
-            wrong = np.concatenate([share.tables[0].wrong for share in shares])
-            todo = todo[~wrong[todo] & (best[todo] > 0)]
-    return shares, tables
-
-
-class _Images:
-    """Keeps, of every example, the verified image at its smallest budget."""
-
-    def __init__(self, examples: Examples, models: int, num_budgets: int) -> None:
-        self.images = np.concatenate([examples.images] * models)
-        if self.images.dtype == np.uint8:
-            self.images = self.images.astype(np.float32) / np.float32(255)
-        self.budget = np.full(len(self.images), num_budgets)
-
-    def take(self, finished: Finished, examples: np.ndarray) -> None:
-        for i in np.flatnonzero(finished.verified):
-            example = examples[i]
-            if finished.budget[i] < self.budget[example]:
-                self.budget[example] = finished.budget[i]
-                self.images[example] = finished.x[i]
-
-
-def _hooks(
-    number: int,
-    mine: np.ndarray,
-    held: int,
-    kept: _Images | None,
-    take: Callable[[int, int, Finished, np.ndarray], None] | None,
-    done: Callable[[int, int, np.ndarray, Tables], None] | None,
-) -> dict[str, Any]:
-    """Return what a stage calls: our own collector and the caller's, who counts all examples."""
-    hooks: dict[str, Any] = {}
-    if kept is not None or take is not None:
-
-        def both(finished: Finished, examples: np.ndarray) -> None:
-            if kept is not None:
-                kept.take(finished, examples)
-            if take is not None:
-                take(int(examples[0]) // held, number, finished, mine[examples % held])
-
-        hooks["take"] = both
-    if done is not None:
-
-        def each(examples: np.ndarray, tables: Tables) -> None:
-            models = examples // held
-            for model in np.unique(models):
-                its = models == model
-                rows = Tables(*(column[its] for column in tables))
-                done(int(model), number, mine[examples[its] % held], rows)
-
-        hooks["done"] = each
-    return hooks
-
-
-def _build(
-    make_attack: MakeAttack | Sequence[MakeAttack], params: PyTree
-) -> tuple[list[MakeAttack], list[Attack]]:
-    """Return the attacks of a cascade, built once outside of the program to read their specs."""
-    makers = [make_attack] if callable(make_attack) else list(make_attack)
-    if not makers:
-        raise ValueError("make_attack: name at least one attack")
-    attacks = [make(params) for make in makers]
-    if any(attack.spec.ball.rows is not None for attack in attacks):
-        raise ValueError(
-            "make_attack: the ball has a mask per row, but the rows of a pool change; sweep the "
-            "examples of one mask at a time, or put the mask into the objective"
-        )
-    return makers, attacks
-
-
-def _sized(
-    fixed: Settings,
-    examples: Examples,
-    num_budgets: int,
-    mesh: Mesh | None,
-    slots: int | None,
-    limit: int,
-) -> Settings:
-    """Return the settings with their sizes: as many slots and rows as make sense."""
-    devices = 1 if mesh is None else mesh.size
-    share = max(math.ceil(len(examples.images) / devices), 1)
-    if slots is None:
-        most = 32 if jax.default_backend() == "cpu" else 256
-        slots = int(np.clip(share // 4, 16, most))
-    slots = min(slots, share)
-    one = np.asarray(examples.images[0])
-    room = min(limit // _state.bytes_per_row(one, fixed.restarts, num_budgets), LONGEST)
-    capacity = int(np.clip(room, min(2 * slots, share), share))
-    return fixed._replace(slots=slots, capacity=capacity)
+    specs = [attack.spec for attack in work.attacks]
+    identity = {
+        "epsilons": work.budgets.tolist(),
+        "order": options.order,
+        "restarts": [settings.restarts for settings in work.settings],
+        "warm_start": options.warm_start,
+        "quantise": options.quantise,
+        "return_x_adv": options.return_x_adv,
+        "attacks": [[spec.name, spec.num_steps, spec.keep, spec.ball.name] for spec in specs],
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "params": fingerprint(jax.tree.leaves(work.params)),
+        "x": fingerprint(work.part.images),
+        "y": fingerprint(jax.tree.leaves(work.part.targets)),
+        "ids": fingerprint(work.part.ids),
+    }
+    return Ledger(options.resume, identity, jax.process_index(), jax.process_count())

@@ -1,0 +1,169 @@
+"""A cascade of attacks over one set of examples: later ones see what earlier ones left standing."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from advjax.engine import _state
+from advjax.engine._inputs import Examples
+from advjax.engine._reference import MakeAttack
+from advjax.engine._results import Share
+from advjax.engine._resume import Ledger
+from advjax.engine._stage import Progress, Stage, Tables
+from advjax.engine._state import Finished, Settings
+from advjax.types import Array, Attack, PyTree
+
+# a queue is looked through in every call of the program: a longer one is streamed all the same
+LONGEST = 2**17
+
+
+class Work(NamedTuple):
+    """What this process sweeps; image i under model m has the number m * len(part.images) + i."""
+
+    makers: list[MakeAttack]
+    attacks: list[Attack]
+    params: PyTree
+    part: Examples
+    budgets: np.ndarray
+    settings: list[Settings]
+    mesh: Mesh | None
+    mine: np.ndarray
+
+    def stage(self, number: int, levels: np.ndarray) -> Stage:
+        """Return an empty pool of one attack, for these budgets."""
+        return Stage(
+            self.makers[number], self.attacks[number], self.params, self.part, levels,
+            self.settings[number], self.mesh,
+        )  # fmt: skip
+
+
+class Images:
+    """Keeps, of every example, the verified image at its smallest budget."""
+
+    def __init__(self, examples: Examples, models: int, num_budgets: int) -> None:
+        self.images = np.concatenate([examples.images] * models)
+        if self.images.dtype == np.uint8:
+            self.images = self.images.astype(np.float32) / np.float32(255)
+        self.budget = np.full(len(self.images), num_budgets)
+
+    def take(self, finished: Finished, examples: np.ndarray) -> None:
+        for i in np.flatnonzero(finished.verified):
+            example = examples[i]
+            if finished.budget[i] < self.budget[example]:
+                self.budget[example] = finished.budget[i]
+                self.images[example] = finished.x[i]
+
+
+def cascade(
+    work: Work,
+    key: Array,
+    images: Images | None,
+    take: Callable[[int, int, Finished, np.ndarray], None] | None,
+    done: Callable[[int, int, np.ndarray, Tables], None] | None,
+    progress: Callable[[Progress], None] | None,
+    ledger: Ledger | None,
+) -> tuple[list[Share], Tables]:
+    """Run the attacks one after the other; return what each model got, and the last tables."""
+    held, models, num_budgets = len(work.part.images), work.settings[0].models, len(work.budgets)
+    shares = [Share(work.budgets, [], 0, 0, None, {}, 0) for _ in range(models)]
+    size = models * held
+    best, first = np.full(size, num_budgets, np.int32), np.full(size, -1, np.int32)
+    todo = np.flatnonzero(np.arange(size) % held < len(work.mine))
+    for number in range(len(work.makers)):
+        stage = work.stage(number, work.budgets)
+        hooks = _hooks(number, work.mine, held, images, take, done)
+        left, known = todo, None
+        if ledger is not None:
+            known = ledger.read(number, images)
+            left = np.setdiff1d(todo, known.examples)
+            hooks["done"] = ledger.writer(number, stage, images, hooks.get("done"))
+        tables = stage.run(left, key, ceiling=best, first=first, progress=progress, **hooks)
+        if known is not None:
+            known.restore(tables, stage)
+        shares = [
+            share.add(
+                found, int(stage.computed[m]), int(stage.useful[m]),
+                rounded=work.settings[number].quantise is not None,
+                minimal=work.attacks[number].spec.minimal,
+            )
+            for m, (share, found) in enumerate(zip(shares, tables.split(models), strict=True))
+        ]  # fmt: skip
+        if work.settings[number].order != "exhaustive":
+            # what stood the attack before is likely to stand this one: begin at the top
+            best, first = tables.best, np.full(size, num_budgets - 1, np.int32)
+            wrong = np.concatenate([share.tables[0].wrong for share in shares])
+            todo = todo[~wrong[todo] & (best[todo] > 0)]
+    return shares, tables
+
+
+def _hooks(
+    number: int,
+    mine: np.ndarray,
+    held: int,
+    kept: Images | None,
+    take: Callable[[int, int, Finished, np.ndarray], None] | None,
+    done: Callable[[int, int, np.ndarray, Tables], None] | None,
+) -> dict[str, Any]:
+    """Return what a stage calls: our own collector and the caller's, who counts all examples."""
+    hooks: dict[str, Any] = {}
+    if kept is not None or take is not None:
+
+        def both(finished: Finished, examples: np.ndarray) -> None:
+            if kept is not None:
+                kept.take(finished, examples)
+            if take is not None:
+                take(int(examples[0]) // held, number, finished, mine[examples % held])
+
+        hooks["take"] = both
+    if done is not None:
+
+        def each(examples: np.ndarray, tables: Tables) -> None:
+            models = examples // held
+            for model in np.unique(models):
+                its = models == model
+                rows = Tables(*(column[its] for column in tables))
+                done(int(model), number, mine[examples[its] % held], rows)
+
+        hooks["done"] = each
+    return hooks
+
+
+def build(
+    make_attack: MakeAttack | Sequence[MakeAttack], params: PyTree
+) -> tuple[list[MakeAttack], list[Attack]]:
+    """Return the attacks of a cascade, built once outside of the program to read their specs."""
+    makers = [make_attack] if callable(make_attack) else list(make_attack)
+    if not makers:
+        raise ValueError("make_attack: name at least one attack")
+    attacks = [make(params) for make in makers]
+    if any(attack.spec.ball.rows is not None for attack in attacks):
+        raise ValueError(
+            "make_attack: the ball has a mask per row, but the rows of a pool change; sweep the "
+            "examples of one mask at a time, or put the mask into the objective"
+        )
+    return makers, attacks
+
+
+def sized(
+    fixed: Settings,
+    examples: Examples,
+    num_budgets: int,
+    mesh: Mesh | None,
+    slots: int | None,
+    limit: int,
+) -> Settings:
+    """Return the settings with their sizes: as many slots and rows as make sense."""
+    devices = 1 if mesh is None else mesh.size
+    share = max(math.ceil(len(examples.images) / devices), 1)
+    if slots is None:
+        most = 32 if jax.default_backend() == "cpu" else 256
+        slots = int(np.clip(share // 4, 16, most))
+    slots = min(slots, share)
+    one = np.asarray(examples.images[0])
+    room = min(limit // _state.bytes_per_row(one, fixed.restarts, num_budgets), LONGEST)
+    capacity = int(np.clip(room, min(2 * slots, share), share))
+    return fixed._replace(slots=slots, capacity=capacity)
