@@ -54,7 +54,7 @@ class AttackConfig:
     name: str = "pgd"
     """`fgsm | rs_fgsm | bim | pgd | apgd | mifgsm | nifgsm | difgsm | tifgsm | cw_linf | smia`."""
     norm: str = "linf"
-    """`linf` or `l2`."""
+    """`linf`, `l2` or `l1`."""
     num_steps: int | None = None
     """Steps; None: the default of the attack, 1 for fgsm and rs_fgsm (which take no other), 20 for
     pgd, 30 for cw_linf, 100 for apgd, 10 for all others."""
@@ -62,6 +62,8 @@ class AttackConfig:
     """Step relative to eps; None: the default of the attack, 1 for fgsm, 1.25 for rs_fgsm,
     2.5 / num_steps (at most 1) for pgd and cw_linf, 2 (the first one) for apgd, 1 / num_steps for
     all others."""
+    version: str | None = None
+    """Of autoattack: `standard` (None), `plus` or `rand`."""
 
     @classmethod
     def parse(cls, text: str) -> "AttackConfig":
@@ -74,10 +76,10 @@ class AttackConfig:
         options: dict[str, str] = {}
         for part in filter(None, rest.split(",")):
             key, equals, value = part.partition("=")
-            if key not in ("norm", "num_steps", "step_size") or not equals:
+            if key not in ("norm", "num_steps", "step_size", "version") or not equals:
                 raise ValueError(
                     f"attack {text!r}: {part!r} is no option; write "
-                    "NAME:norm=l2,num_steps=20,step_size=0.25"
+                    "NAME:norm=l2,num_steps=20,step_size=0.25, or autoattack:norm=l2,version=plus"
                 )
             options[key] = value
         try:
@@ -86,6 +88,7 @@ class AttackConfig:
                 norm=options.get("norm", "linf"),
                 num_steps=int(options["num_steps"]) if "num_steps" in options else None,
                 step_size=float(options["step_size"]) if "step_size" in options else None,
+                version=options.get("version"),
             )
         except ValueError:
             raise ValueError(f"attack {text!r}: num_steps and step_size are numbers") from None
@@ -99,8 +102,8 @@ class AttackConfig:
         Raises:
           ValueError: naming the number and what it may be.
         """
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"{where}: unknown norm {self.norm!r}; use 'linf' or 'l2'")
+        if self.norm not in ("linf", "l2", "l1"):
+            raise ValueError(f"{where}: unknown norm {self.norm!r}; use 'linf', 'l2' or 'l1'")
         if self.num_steps is not None and self.num_steps < 1:
             raise ValueError(f"{where}: num_steps must be at least 1, got {self.num_steps}")
         if self.step_size is not None and not 0 < self.step_size < math.inf:
@@ -112,6 +115,8 @@ class AttackConfig:
     def label(self) -> str:
         """Return the short name that stands in rows and reports."""
         parts = [self.name]
+        if self.version not in (None, "standard"):
+            parts.append(self.version)
         if self.num_steps is not None:
             parts.append(str(self.num_steps))
         if self.step_size is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from advjax import attacks, engine
 from advjax.cli._main import warn
+from advjax.cli._subjects import AUTOATTACK
 from advjax.config import AttackConfig, EvaluateConfig, SweepConfig
 
 # below this, an l2 ball is smaller than what any image shows: the budgets were meant for linf
@@ -32,6 +33,8 @@ def check_evaluation(config: EvaluateConfig | SweepConfig) -> None:
     wanted = [_attack(text) for text in config.attacks]
     if not wanted:
         raise ValueError("attacks: name at least one, such as --attacks pgd")
+    if config.gradient_dtype != "float32" and any(a.name == AUTOATTACK for a in wanted):
+        raise ValueError("gradient_dtype: autoattack takes float32; evaluate it on its own")
     _check_budgets(config.epsilons, wanted)
 
 
@@ -90,8 +93,16 @@ def _check_folders(config: EvaluateConfig | SweepConfig) -> None:
 
 def _attack(text: str) -> AttackConfig:
     found = AttackConfig.parse(text)
-    if found.name not in attacks.ATTACKS:
-        known = ", ".join(sorted(attacks.ATTACKS))
+    if found.name == AUTOATTACK:
+        if found.num_steps is not None or found.step_size is not None:
+            raise ValueError(f"attacks: {text}: autoattack has the steps that were published")
+        if found.version not in (None, *engine.VERSIONS):
+            known = ", ".join(engine.VERSIONS)
+            raise ValueError(f"attacks: {text}: unknown version; known: {known}")
+    elif found.version is not None:
+        raise ValueError(f"attacks: {text}: only autoattack has versions")
+    elif found.name not in attacks.ATTACKS:
+        known = ", ".join(sorted([*attacks.ATTACKS, AUTOATTACK]))
         raise ValueError(f"attacks: {found.name!r} is unknown; known: {known}")
     found.check(f"attacks: {text}")
     return found

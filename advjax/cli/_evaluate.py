@@ -13,6 +13,7 @@ from tqdm import tqdm
 from advjax import engine, store
 from advjax import report as reports
 from advjax.cli import _runtime
+from advjax.cli._autoattack import is_autoattack, run_autoattack
 from advjax.cli._checks import check_evaluation
 from advjax.cli._parse import parse
 from advjax.cli._rows import attacked_rows, clean_rows, write_panel
@@ -77,6 +78,7 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
     todo = [
         (job, eps, restart)
         for job in jobs
+        if not is_autoattack(job)
         for restart in range(config.restarts)
         for eps in config.epsilons
         if not _stored(rows, job.subject, job.attack, eps, restart)
@@ -111,7 +113,10 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
                 write_panel(config, job, eps, result, probabilities)
             rows.write(columns, f"{subject.name}/{job.attack}/{eps!r}/{restart}")
             _add_cost(rows, job, len(wrong), time.monotonic() - started)
-    return len(todo)
+    cascades = [
+        run_autoattack(config, rows, job, job.attack, key) for job in jobs if is_autoattack(job)
+    ]
+    return len(todo) + sum(cascades)
 
 
 def _ticker(bar: tqdm, num_steps: int) -> Callable[[int], None]:

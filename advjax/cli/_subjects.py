@@ -13,6 +13,9 @@ from advjax.data import Dataset, Split
 from advjax.engine import MakeAttack
 from advjax.types import Attack, AttackSpec, PyTree
 
+# the cascade is no attack of the table: it runs many
+AUTOATTACK = "autoattack"
+
 
 class Subject(NamedTuple):
     """One model under evaluation."""
@@ -117,13 +120,19 @@ def plan(config: EvaluateConfig | SweepConfig, subjects: list[Subject]) -> list[
     for subject in subjects:
         for text in config.attacks:
             wanted = AttackConfig.parse(text)
+            if wanted.name == AUTOATTACK and subject.dataset.task != "single":
+                raise ValueError(
+                    f"attacks: autoattack compares the logits of classes; {subject.name} has "
+                    "several findings an image: use pgd or apgd"
+                )
             key = (subject.architecture, subject.dataset.task, wanted)
             if key not in made:
                 made[key] = attack_factory(
                     subject.apply, subject.dataset.task, wanted, config.gradient_dtype
                 )
             spec = made[key](subject.variables).spec
-            steps = None if spec.num_steps == 1 else spec.num_steps
+            whole = wanted.name == AUTOATTACK
+            steps = None if whole or spec.num_steps == 1 else spec.num_steps
             label = dataclasses.replace(wanted, num_steps=steps).label()
             jobs.append(Job(subject, label, wanted, made[key], spec))
     labels = [(job.subject.name, job.attack) for job in jobs]
@@ -145,6 +154,8 @@ def attack_factory(
     apply: Any, task: str, config: AttackConfig, gradient_dtype: str = "float32"
 ) -> MakeAttack:
     """Return `variables -> Attack` for a task; keep the callable, it is the key of its program."""
+    # of a cascade, what judges its images and those before any attack
+    name = "pgd" if config.name == AUTOATTACK else config.name
     loss = losses.cross_entropy if task == "single" else losses.binary_cross_entropy
     criterion = criteria.misclassified if task == "single" else criteria.any_flipped
     ball = threat.by_name(config.norm)
@@ -158,7 +169,7 @@ def attack_factory(
             gradient_fn=None if low is None else lambda x: low(variables, x),
         )
         return attacks.by_name(
-            config.name, objective, ball, num_steps=config.num_steps, step_size=config.step_size
+            name, objective, ball, num_steps=config.num_steps, step_size=config.step_size
         )
 
     return make_attack

@@ -14,6 +14,7 @@ from advjax import engine, store
 from advjax import mesh as meshes
 from advjax import report as reports
 from advjax.cli import _runtime
+from advjax.cli._autoattack import is_autoattack, run_autoattack
 from advjax.cli._cell import Cell, Clean
 from advjax.cli._checks import check_sweep, shard_of
 from advjax.cli._evaluate import hash_of, leaves_of
@@ -143,6 +144,10 @@ def _run(config: SweepConfig, rows: Store, subjects: list[Subject], mesh: Any) -
             subject = job.subject
             if subject.name not in clean:
                 clean[subject.name] = _clean(config, rows, job)
+            if is_autoattack(job):
+                key = jax.random.key(seed)
+                swept += run_autoattack(config, rows, job, _label(job, seed), key, mesh)
+                continue
             cell = Cell(rows, job, _label(job, seed), config, clean[subject.name])
             if len(cell.missing()):
                 wanted.append(cell)

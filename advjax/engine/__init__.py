@@ -5,6 +5,7 @@ enters, and budgets that follow from others are never computed. `reference` is t
 every example, every budget, every step; slow and simple on purpose, the oracle of the rest.
 """
 
+from advjax.engine._autoattack import VERSIONS, AutoAttackResult, autoattack
 from advjax.engine._plan import ORDERS, Verdict
 from advjax.engine._reference import MakeAttack, ReferenceRows, evaluate_clean, reference
 from advjax.engine._results import SweepResult
@@ -16,6 +17,8 @@ from advjax.engine._trust import SIGNS, Flag, Trust
 __all__ = [
     "ORDERS",
     "SIGNS",
+    "VERSIONS",
+    "AutoAttackResult",
     "Finished",
     "Flag",
     "MakeAttack",
@@ -25,6 +28,7 @@ __all__ = [
     "Tables",
     "Trust",
     "Verdict",
+    "autoattack",
     "evaluate_clean",
     "reference",
     "sweep",

@@ -225,6 +225,15 @@ def run(
     shares, last = _cascade.cascade(
         work, key, images, options.take, options.done, options.progress, ledger
     )
+    shares = [
+        share._replace(
+            signs=_trust.merge(
+                share.signs,
+                _trust.compared(share.tables, attacks, restarts=not options.per_restart),
+            )
+        )
+        for share in shares
+    ]
     if options.diagnose and attacks[-1].spec.num_steps > 1 and not attacks[-1].spec.minimal:
         wrong = np.concatenate([share.tables[0].wrong for share in shares])
         counts, probed = _trust.probe(

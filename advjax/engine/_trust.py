@@ -6,7 +6,7 @@ the sweep. Two are short probes with the same compiled program: more steps from 
 a budget that allows every image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 from advjax.engine._plan import Verdict
 from advjax.engine._stage import Stage, Tables
 from advjax.status import Status
-from advjax.types import Array
+from advjax.types import Array, Attack
 
 Counts = dict[str, tuple[int, int]]  # how many show the sign, of how many looked at
 
@@ -55,6 +55,16 @@ SIGNS = {
         0.1, 0.4, "examples that stood fell to twice the steps from another start: the attack is "
         "too weak for its figure",
         least=2,  # of a few that are probed, a single one says little
+    ),
+    "more_restarts_break": Sign(
+        0.1, 0.4, "examples fell at a smaller budget to a later start than to the first: more "
+        "restarts would lower the figure",
+        least=2,
+    ),
+    "black_box_better": Sign(
+        0.002, 0.05, "examples fell to an attack without gradients at a budget at which every "
+        "attack with gradients failed: the gradients mislead",
+        least=2,
     ),
     "unverified_success": Sign(
         0.1, 0.5, "successes of the attack did not survive the judgement outside of it, in the "
@@ -139,6 +149,39 @@ def counted(tables: Tables, *, first: bool, rounded: bool, minimal: bool) -> Cou
         counts["probabilities"] = (int(tables.bounded.sum()), looked)
     if not rounded:
         counts["unverified_success"] = (lost_claims, claims)
+    return counts
+
+
+def compared(tables: Sequence[Tables], attacks: Sequence[Attack], *, restarts: bool) -> Counts:
+    """Count the signs that show when attacks, or their restarts, are held against each other.
+
+    Args:
+      tables: what each attack of a cascade found.
+      attacks: of the cascade.
+      restarts: whether several runs of an attack are restarts, and not about other targets.
+    """
+    counts: Counts = {}
+    blind = np.array([attack.spec.cost.backwards == 0 for attack in attacks])
+    bests = np.stack([table.best for table in tables])
+    right = ~tables[0].wrong
+    if blind.any() and not blind.all():
+        # an attack's best includes that of the attacks before it
+        below = np.arange(tables[0].verdict.shape[2]) < bests[~blind].min(0)[:, None]
+        won = [
+            (t.verdict == Verdict.VERIFIED).any(1) for t, b in zip(tables, blind, strict=True) if b
+        ]
+        shown = right & (np.any(won, axis=0) & below).any(1)
+        counts["black_box_better"] = (int(shown.sum()), int(right.sum()))
+    if restarts:
+        several = [table for table in tables if table.verdict.shape[1] > 1]
+        for table in several:
+            won = table.verdict == Verdict.VERIFIED
+            fell = won.any((1, 2))
+            earliest = won.argmax(2) + np.where(won.any(2), 0, won.shape[2])
+            later = fell & (earliest[:, 1:].min(1) < earliest[:, 0])
+            ran = (table.verdict[:, 0] != Verdict.UNKNOWN).any(1)
+            found = {"more_restarts_break": (int(later.sum()), int(ran.sum()))}
+            counts = merge(counts, found)
     return counts
 
 
@@ -234,4 +277,6 @@ def _largest(stage: Stage) -> float | None:
     name = stage.attack.spec.ball.name
     if name == "linf":
         return float(one.max())
+    if name == "l1":
+        return float(one.sum())
     return float(np.linalg.norm(one)) if name == "l2" else None

@@ -65,7 +65,7 @@ def flags(fn, *, randomised=False, y=Y):
 def test_an_honest_model_is_trusted():
     result, found = flags(logits)
     assert result.trust.verdict == "ok"
-    assert set(found) == set(SIGNS)
+    assert set(found) == set(SIGNS) - {"more_restarts_break", "black_box_better"}
     assert all(flag.verdict == "ok" and flag.shown == 0 for flag in found.values())
     assert found["unbounded_eps_fails"].total > 0
     assert found["more_effort_breaks"].total > 0
@@ -162,6 +162,47 @@ def test_shares_become_verdicts():
     assert _trust.judge({"more_effort_breaks": (0, 0)}).verdict == "ok"
     added = _trust.merge({"a": (1, 2)}, {"a": (3, 4), "b": (0, 1)})
     assert added == {"a": (4, 6), "b": (0, 1)}
+
+
+def test_what_only_a_black_box_finds_is_a_sign():
+    """Gradients of zero, and an attack that needs none."""
+
+    def square(w):
+        objective = attacks.from_logits(lambda x: quantised(w, x), loss=losses.cross_entropy)
+        return attacks.square(objective, threat.linf(), num_steps=60)
+
+    def pgd(w):
+        objective = attacks.from_logits(lambda x: quantised(w, x), loss=losses.cross_entropy)
+        return attacks.pgd(objective, threat.linf(), num_steps=4, random_start=False)
+
+    options = {"epsilons": [0.1, 0.2], "key": KEY, "slots": 6, "diagnose": False}
+    result = engine.sweep([pgd, square], W, X, Y, **options)
+    found = {flag.name: flag for flag in result.trust.flags}["black_box_better"]
+    assert found.shown == (result.solved_by == 1).sum() > 2
+    assert found.verdict == "unreliable"
+
+
+def test_restarts_that_break_more_are_a_sign():
+    tables = _tables(best=[0, 1, 1, 3])
+    # restart 0 breaks example 0 only; restart 1 breaks examples 1 and 2; nothing breaks example 3
+    tables.verdict[0, 0, 0] = tables.verdict[1, 1, 1] = tables.verdict[2, 1, 1] = 3
+    tables.verdict[1:, 0, 1] = 1
+    found = _trust.compared([tables], [_attack()], restarts=True)
+    assert found == {"more_restarts_break": (2, 4)}
+    assert _trust.compared([tables], [_attack()], restarts=False) == {}
+
+
+def _attack():
+    objective = attacks.from_logits(lambda x: logits(W, x), loss=losses.cross_entropy)
+    return attacks.pgd(objective, threat.linf(), num_steps=3)
+
+
+def _tables(best):
+    n, shape = len(best), (len(best), 2, 3)
+    columns = {name: np.zeros(n, bool) for name in ("wrong", "broken", "unsteady", "bounded")}
+    columns |= {"best": np.array(best), "clean_loss": np.zeros(n), "zero": np.zeros(shape, bool)}
+    names = ("verdict", "loss", "steps", "grads", "queries", "status")
+    return engine.Tables(**columns, **{name: np.zeros(shape, int) for name in names})
 
 
 def test_probes_can_be_left_out():

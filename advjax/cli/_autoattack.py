@@ -1,0 +1,163 @@
+"""`--attack autoattack`: the cascade on one model, over all budgets, into the store."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from advjax import engine, store
+from advjax.cli._rows import confidence, to_probabilities
+from advjax.cli._subjects import AUTOATTACK, Job
+from advjax.config import EvaluateConfig, SweepConfig
+from advjax.engine import AutoAttackResult, Progress, Verdict
+from advjax.status import Status
+from advjax.store import Store
+
+
+def is_autoattack(job: Job) -> bool:
+    """Whether a job is a whole cascade."""
+    return job.config.name == AUTOATTACK
+
+
+def run_autoattack(
+    config: EvaluateConfig | SweepConfig, rows: Store, job: Job, label: str, key: jax.Array,
+    mesh: Any = None,
+) -> bool:  # fmt: skip
+    """Run the cascade on the images of a job and store its rows; return whether there was any work.
+
+    What is decided is kept in OUT/resume, so that a killed evaluation goes on in the middle of an
+    attack; the folder is left when the rows are stored.
+    """
+    subject = job.subject
+    split, name = subject.split, subject.name
+    stored = rows.num_rows(model=name, data=subject.dataset.name, attack=label)
+    if stored >= len(split) * len(config.epsilons):
+        return False
+    started = time.monotonic()
+    with tqdm(unit="image", desc=f"{name} {label}") as bar:
+
+        def progress(at: Progress) -> None:
+            # an image is decided once by every attack that it meets
+            bar.set_postfix_str(f"{at.done}/{at.total} by this attack", refresh=False)
+            bar.update(0)
+
+        result = engine.autoattack(
+            subject.apply, subject.variables, split.images, split.targets,
+            norm=job.config.norm, epsilons=config.epsilons,
+            version=job.config.version or "standard", key=key, ids=split.ids, mesh=mesh,
+            slots=getattr(config, "slots", None), quantise=getattr(config, "quantise", None),
+            resume=Path(config.out) / "resume" / f"{name}-{label}".replace("/", "_"),
+            progress=progress,
+        )  # fmt: skip
+    output, _, loss = engine.evaluate_clean(
+        job.make_attack, subject.variables, result.x_adv, split.targets, key=key, ids=split.ids,
+        batch_size=config.batch_size,
+    )  # fmt: skip
+    clean, _, clean_loss = engine.evaluate_clean(
+        job.make_attack, subject.variables, split.images, split.targets, key=key, ids=split.ids,
+        batch_size=config.batch_size,
+    )  # fmt: skip
+    columns = _columns(config, job, label, result, (output, loss), (clean, clean_loss))
+    rows.write(columns, f"{name}/{label}/{int(np.asarray(split.ids).min())}-{len(split)}")
+    if config.panels:
+        _write_panel(config, rows, job, label, result, output, clean)
+    _conclude(rows, job, label, result, time.monotonic() - started)
+    return True
+
+
+def _columns(
+    config: EvaluateConfig | SweepConfig, job: Job, label: str, result: AutoAttackResult,
+    adversarial: tuple[np.ndarray, np.ndarray], clean: tuple[np.ndarray, np.ndarray],
+) -> dict[str, Any]:  # fmt: skip
+    """Return the rows `[N * E]`; a budget that no attack ran at follows from another."""
+    subject, tables = job.subject, result.sweep.tables
+    split, single = subject.split, subject.dataset.task == "single"
+    known = np.any([(t.verdict != Verdict.UNKNOWN).any(1) for t in tables], axis=0)
+    shape = known.shape
+    wrong = np.broadcast_to((result.min_eps == 0)[:, None], shape)
+    broken = result.min_eps[:, None] <= result.epsilons
+    shown = broken & ~wrong  # these rows show the image that broke it
+    status = np.where(known, np.int8(Status.EXHAUSTED), np.int8(Status.PRUNED))
+    status = np.where(broken, result.sweep.status[:, None], status)
+    status = np.where(wrong, np.int8(Status.WRONG_WHEN_CLEAN), status)
+    images = np.asarray(split.images)
+    images = images / np.float32(255) if images.dtype == np.uint8 else images
+    change = (result.x_adv - images).reshape(len(images), -1)
+    probabilities = np.where(
+        shown[..., None],
+        to_probabilities(adversarial[0], "single")[:, None],
+        to_probabilities(clean[0], "single")[:, None],
+    ).reshape(-1, np.shape(clean[0])[1])
+
+    def spread(values: np.ndarray, otherwise: Any = 0.0) -> np.ndarray:
+        """Return a value an example as one a row, where rows show its image."""
+        return np.where(shown, values[:, None], np.reshape(otherwise, (-1, 1))).ravel()
+
+    def spent(name: str) -> np.ndarray:
+        return np.sum([getattr(t, name).sum(1) for t in tables], axis=0).ravel()
+
+    return {
+        "model": subject.name, "data": subject.dataset.name, "attack": label,
+        "example_id": np.repeat(np.asarray(split.ids), shape[1]),
+        "eps": np.tile(np.asarray(config.epsilons), shape[0]), "restart": 0,
+        "evaluated": known.ravel(), "success": broken.ravel(), "wrong_when_clean": wrong.ravel(),
+        "loss": spread(adversarial[1], clean[1]), "linf": spread(np.abs(change).max(1)),
+        "l2": spread(np.linalg.norm(change, axis=1)), "num_steps": spent("steps"),
+        "num_grads": spent("grads"), "num_queries": spent("queries"), "status": status.ravel(),
+        "target": np.repeat(np.asarray(split.targets), shape[1])[:, None],
+        "probabilities": probabilities, "confidence": confidence(probabilities, single),
+    }  # fmt: skip
+
+
+def _conclude(rows: Store, job: Job, label: str, result: AutoAttackResult, seconds: float) -> None:
+    """Store costs, doubts, and who broke what; say the last."""
+    extra, name = rows.manifest.get("extra", {}), job.subject.name
+    cost = {model: dict(found) for model, found in extra.get("cost", {}).items()}
+    cost.setdefault(name, {})[label] = {
+        "forwards": int(result.num_queries.sum()),
+        "backwards": int(result.num_grads.sum()),
+        "seconds": seconds,
+    }
+    trust = [line for line in extra.get("trust", []) if line[:2] != [name, label]]
+    trust += [
+        [name, label, flag.verdict, flag.name, flag.text]
+        for flag in result.trust.flags
+        if flag.verdict != "ok"
+    ]
+    counts = Counter(str(who) for who in result.broken_by)
+    broken = {who: counts[who] for who in ("clean", *result.attacks)} | {"robust": counts[""]}
+    cascades = {model: dict(found) for model, found in extra.get("cascades", {}).items()}
+    cascades.setdefault(name, {})[label] = {"broken_by": broken, "notes": list(result.notes)}
+    rows.write_manifest(extra={"cost": cost, "trust": trust, "cascades": cascades})
+    words = ", ".join(f"{who} {count}" for who, count in broken.items())
+    print(f"{name} {label}, who broke each image at its smallest budget: {words}")
+    for note in result.notes:
+        print(f"{name} {label}: {note}")
+
+
+def _write_panel(
+    config: EvaluateConfig | SweepConfig, rows: Store, job: Job, label: str,
+    result: AutoAttackResult, output: np.ndarray, clean: np.ndarray,
+) -> None:  # fmt: skip
+    """Keep a few images, of different classes, those that were broken first."""
+    split, subject = job.subject.split, job.subject
+    eps = config.epsilons[len(config.epsilons) // 2]
+    targets = np.asarray(split.targets)
+    turn = np.array([np.sum(targets[:i] == targets[i]) for i in range(len(targets))])
+    safe = ~((result.min_eps > 0) & (result.min_eps <= eps))
+    chosen = np.lexsort((np.arange(len(targets)), turn, safe))[: config.panels]
+    images = np.asarray(split.images[chosen])
+    images = images / np.float32(255) if images.dtype == np.uint8 else images
+    fits = ~safe[chosen]
+    adv = np.where(fits.reshape(-1, *[1] * (images.ndim - 1)), result.x_adv[chosen], images)
+    found = np.where(fits[:, None], output[chosen], clean[chosen])
+    store.write_panel(
+        rows.folder, model=subject.name, attack=label, eps=eps, clean=images, adv=adv,
+        target=targets[chosen], clean_probabilities=to_probabilities(clean[chosen], "single"),
+        adv_probabilities=to_probabilities(found, "single"),
+        example_id=np.asarray(split.ids)[chosen], class_names=subject.dataset.class_names,
+    )  # fmt: skip
