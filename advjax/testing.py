@@ -46,7 +46,10 @@ def linear_problem(
 
 
 def check_ball(ball: Ball, *, shape: tuple[int, ...] = (4, 3, 2), seed: int = 0) -> None:
-    """Check a ball of one example: projection, sampling, steepest direction and both norms."""
+    """Check a ball of one example: projection, sampling, steepest direction and both norms.
+
+    An l0 ball has no steepest direction, and must say so by a ValueError.
+    """
     rng = np.random.default_rng(seed)
     low, high = (float(np.min(b)) for b in ball.bounds)
     rows = threat.over_rows(ball)
@@ -63,6 +66,9 @@ def check_ball(ball: Ball, *, shape: tuple[int, ...] = (4, 3, 2), seed: int = 0)
             _assert(eps > 0 or bool(np.all(x == x0)), f"{what}: eps = 0 must return x0")
             np.testing.assert_allclose(rows.project(x, x0, budgets), x, atol=1e-6, err_msg=what)
     g = jnp.asarray(rng.normal(size=(5, *shape)), jnp.float32)
+    if ball.name.startswith("l0"):
+        _refuses(rows.steepest, g)
+        return
     unit = rows.steepest(g)
     zero = jnp.zeros_like(g)
     gain = jnp.sum((g * unit).reshape(5, -1), -1)
@@ -201,6 +207,14 @@ def check_method(
     _assert(
         all(v.shape == (len(batch.id),) for v in aux.metrics.values()), "metrics are one per row"
     )
+
+
+def _refuses(call: Callable[[Array], Any], value: Array) -> None:
+    try:
+        call(value)
+    except ValueError:
+        return
+    _assert(False, "a ball without a steepest direction raises a ValueError")
 
 
 def _assert(condition: Any, what: str) -> None:

@@ -11,7 +11,7 @@ from advjax.types import Array, Ball
 Bounds = tuple[Any, Any]
 
 
-def _check_bounds(bounds: Bounds) -> Bounds:
+def check_bounds(bounds: Bounds) -> Bounds:
     if len(bounds) != 2:
         raise ValueError(f"bounds: expected (low, high), got {bounds!r}")
     low, high = bounds
@@ -21,7 +21,7 @@ def _check_bounds(bounds: Bounds) -> Bounds:
     return low, high
 
 
-def _clip(x: Array, bounds: Bounds) -> Array:
+def clip(x: Array, bounds: Bounds) -> Array:
     low, high = (jnp.asarray(b, x.dtype) for b in bounds)
     return jnp.clip(x, low, high)
 
@@ -45,10 +45,10 @@ def linf(bounds: Bounds = (0.0, 1.0)) -> Ball:
     Raises:
       ValueError: low is not below high.
     """
-    bounds = _check_bounds(bounds)
+    bounds = check_bounds(bounds)
 
     def project(x: Array, x0: Array, eps: Array) -> Array:
-        return _clip(jnp.clip(x, x0 - eps, x0 + eps), bounds)
+        return clip(jnp.clip(x, x0 - eps, x0 + eps), bounds)
 
     def sample(key: Array, x0: Array, eps: Array) -> Array:
         noise = jax.random.uniform(key, x0.shape, x0.dtype, -1, 1)
@@ -79,14 +79,14 @@ def l2(bounds: Bounds = (0.0, 1.0)) -> Ball:
     Raises:
       ValueError: low is not below high.
     """
-    bounds = _check_bounds(bounds)
+    bounds = check_bounds(bounds)
 
     def project(x: Array, x0: Array, eps: Array) -> Array:
         delta = x - x0
         length = _norm(delta)
         inside = length <= eps
         shrunk = x0 + delta * (eps / jnp.where(inside, 1, length))
-        return _clip(jnp.where(inside, x, shrunk), bounds)
+        return clip(jnp.where(inside, x, shrunk), bounds)
 
     def sample(key: Array, x0: Array, eps: Array) -> Array:
         key_direction, key_radius = jax.random.split(key)
@@ -105,18 +105,3 @@ def l2(bounds: Bounds = (0.0, 1.0)) -> Ball:
         return _norm(x - x0)
 
     return Ball("l2", project, sample, steepest, distance, _norm, bounds)
-
-
-BALLS = {"linf": linf, "l2": l2}
-"""Name -> factory; the contract tests and the command line run over this table."""
-
-
-def by_name(name: str, bounds: Bounds = (0.0, 1.0)) -> Ball:
-    """Return the ball of that name.
-
-    Raises:
-      ValueError: there is no such ball.
-    """
-    if name not in BALLS:
-        raise ValueError(f"norm {name!r} is unknown; known: {', '.join(sorted(BALLS))}")
-    return BALLS[name](bounds)
