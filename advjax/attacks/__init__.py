@@ -12,6 +12,9 @@ An attack of your own is a chain of optax transforms:
 
 from advjax.attacks._aliases import bim, cw_linf, difgsm, fgsm, mifgsm, pgd, rs_fgsm, tifgsm
 from advjax.attacks._apgd import apgd
+from advjax.attacks._cw_l2 import cw_l2
+from advjax.attacks._ddn import ddn
+from advjax.attacks._deepfool import deepfool
 from advjax.attacks._directions import (
     normalise_by_mean_abs,
     scale_by_eps,
@@ -19,6 +22,7 @@ from advjax.attacks._directions import (
     smooth_gradient,
     steepest,
 )
+from advjax.attacks._fmn import fmn
 from advjax.attacks._gradient import input_gradient
 from advjax.attacks._kernel import build_attack
 from advjax.attacks._nesterov import nifgsm
@@ -42,10 +46,14 @@ __all__ = [
     "bim",
     "build_attack",
     "by_name",
+    "cw_l2",
     "cw_linf",
+    "ddn",
+    "deepfool",
     "difgsm",
     "ensemble",
     "fgsm",
+    "fmn",
     "from_logits",
     "input_gradient",
     "mifgsm",

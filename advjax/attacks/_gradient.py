@@ -25,12 +25,20 @@ def input_gradient(
     Returns:
       `x -> (gradient, aux)`.
     """
-    gradient = jax.grad(fn, has_aux=True)
+    return in_fast_layout(jax.grad(fn, has_aux=True))
 
-    def call(x: Array) -> tuple[Array, PyTree]:
+
+def in_fast_layout(fn: Callable[[Array], PyTree]) -> Callable[[Array], PyTree]:
+    """Return `fn`, a function that differentiates, with its convolutions as `input_gradient` has.
+
+    Args:
+      fn: `x -> pytree of arrays`.
+    """
+
+    def call(x: Array) -> PyTree:
         if jax.default_backend() != "cpu":
-            return gradient(x)
-        closed, shapes = jax.make_jaxpr(gradient, return_shape=True)(x)
+            return fn(x)
+        closed, shapes = jax.make_jaxpr(fn, return_shape=True)(x)
         flat = core.jaxpr_as_fun(_rewrite(closed))(x)
         return jax.tree.unflatten(jax.tree.structure(shapes), flat)
 

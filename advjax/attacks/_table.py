@@ -6,6 +6,10 @@ from typing import Any
 
 from advjax.attacks._aliases import bim, cw_linf, difgsm, fgsm, mifgsm, pgd, rs_fgsm, tifgsm
 from advjax.attacks._apgd import apgd
+from advjax.attacks._cw_l2 import cw_l2
+from advjax.attacks._ddn import ddn
+from advjax.attacks._deepfool import deepfool
+from advjax.attacks._fmn import fmn
 from advjax.attacks._nesterov import nifgsm
 from advjax.attacks._smia import smia
 from advjax.types import Attack, Ball, Objective
@@ -13,9 +17,13 @@ from advjax.types import Attack, Ball, Objective
 ATTACKS: dict[str, Callable[..., Attack]] = {
     "apgd": apgd,
     "bim": bim,
+    "cw_l2": cw_l2,
     "cw_linf": cw_linf,
+    "ddn": ddn,
+    "deepfool": deepfool,
     "difgsm": difgsm,
     "fgsm": fgsm,
+    "fmn": fmn,
     "mifgsm": mifgsm,
     "nifgsm": nifgsm,
     "pgd": pgd,

@@ -1,0 +1,168 @@
+"""CW-L2 (Carlini and Wagner 2017): Adam on distance plus margin, the constant by bisection."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from advjax.attacks._kernel import Proposal, assemble, with_row_ball
+from advjax.attacks._minimal import check_norm, choose, margin, minimal_spec, observe, within
+from advjax.types import Array, Attack, AttackState, Ball, Eval, Objective, Target
+
+_INSIDE = 0.999999  # keeps the inverse of tanh finite at the bounds
+_STUCK = 0.9999  # of the loss at the last check: less progress than that ends a constant
+
+
+class CwState(NamedTuple):
+    """Memory of one row.
+
+    Attributes:
+      w: `[...]`, the point in tanh space; `start`: the first one.
+      adam: state of the optimiser.
+      moves: `[]` int32, moves with this constant; `tried`: `[]` int32, constants done with.
+      constant: `[]`, weight of the margin.
+      low: `[]`, the largest constant that failed; `high`: the smallest that succeeded, else inf.
+      reached: `[]` bool, whether this constant has had a success.
+      check: `[]`, the loss at the last check.
+    """
+
+    w: Array
+    start: Array
+    adam: Any
+    moves: Array
+    tried: Array
+    constant: Array
+    low: Array
+    high: Array
+    reached: Array
+    check: Array
+
+
+def cw_l2(
+    objective: Objective,
+    ball: Ball,
+    *,
+    num_steps: int = 1000,
+    num_constants: int = 9,
+    init_constant: float = 1e-3,
+    learning_rate: float = 0.01,
+    kappa: float = 0.0,
+) -> Attack:
+    """CW-L2 (Carlini and Wagner 2017): the smallest Euclidean perturbation, by Adam.
+
+    Minimises `|x - x0|^2 + c * max(kappa - margin, 0)` in tanh space, where the margin is the best
+    other logit minus the true one. Every row searches its own constant c: ten times more until the
+    first success, then by bisection. A row goes on to its next constant after `num_steps`, or
+    earlier when a tenth of them did not lower its loss, and stays, at no cost, after the last one.
+
+    Args:
+      objective: from `attacks.from_logits`; whatever loss was given, the margin is ascended.
+      ball: `threat.l2()`, masked or not. Images are `[B, ...]`, usually `[B, H, W, C]` in [0, 1].
+      num_steps: moves for each constant; a whole run has `num_steps * num_constants`.
+      num_constants: constants tried.
+      init_constant: the first one.
+      learning_rate: of Adam, in tanh space.
+      kappa: confidence: a point is a success only where the margin is at least that, in logits.
+
+    Returns:
+      An `Attack` for the minimal norm: its `eps` is a radius beyond which nothing counts.
+
+    Raises:
+      ValueError: an argument is out of range, or the norm of the ball is another one.
+    """
+    check_norm("cw_l2", ball, ("l2",))
+    if num_steps < 1 or num_constants < 1:
+        raise ValueError(
+            f"num_steps and num_constants must be at least 1, got {num_steps}, {num_constants}"
+        )
+    if init_constant <= 0 or learning_rate <= 0 or kappa < 0:
+        raise ValueError(
+            "cw_l2: expected init_constant > 0, learning_rate > 0 and kappa >= 0, got "
+            f"{init_constant}, {learning_rate}, {kappa}"
+        )
+    objective = _confident(objective.with_loss(margin), kappa)
+    adam = optax.adam(learning_rate)
+    period = max(num_steps // 10, 1)
+
+    def init_direction(x0: Array) -> CwState:
+        def one(x0: Array) -> CwState:
+            zero, none = jnp.zeros((), x0.dtype), jnp.zeros((), jnp.int32)
+            return CwState(
+                w=x0, start=x0, adam=adam.init(x0), moves=none, tried=none,
+                constant=zero + init_constant, low=zero, high=zero + jnp.inf,
+                reached=jnp.zeros((), jnp.bool_), check=zero + jnp.inf,
+            )  # fmt: skip
+
+        return jax.vmap(one)(x0)
+
+    def move(
+        ball_: Ball, g: Array, value: Array, success: Array, x: Array, x0: Array, step: Array,
+        memory: CwState,
+    ) -> tuple[Array, CwState]:  # fmt: skip
+        low, high = (jnp.asarray(b, x.dtype) for b in ball_.bounds)
+        centre, half = (low + high) / 2, (high - low) / 2
+        first = jnp.arctanh(jnp.clip((x - centre) / half, -1, 1) * _INSIDE)
+        w = jnp.where(step == 0, first, memory.w)
+        start = jnp.where(step == 0, first, memory.start)
+
+        short = value <= kappa
+        missing = jnp.where(short, kappa - value, 0).astype(x.dtype)
+        loss = jnp.sum(jnp.square(x - x0)) + memory.constant * missing
+        slope = 2 * (x - x0) - memory.constant * jnp.where(short, g, 0)
+        slope = slope * half * (1 - jnp.square(jnp.tanh(w)))
+        updates, adam_state = adam.update(slope, memory.adam, w)
+
+        moves, reached = memory.moves + 1, memory.reached | success
+        checking = (memory.moves > 0) & (memory.moves % period == 0)
+        over = (moves >= num_steps) | (checking & (loss > _STUCK * memory.check))
+        same = memory._replace(
+            w=w + updates, start=start, adam=adam_state, moves=moves, reached=reached,
+            check=jnp.where(checking, loss, memory.check),
+        )  # fmt: skip
+        new = choose(over, _next_constant(same, adam.init(start)), same)
+        done = memory.tried >= num_constants
+        new = choose(done, memory, new)
+        return jnp.where(done, x, within(ball_, centre + half * jnp.tanh(new.w), x0)), new
+
+    def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
+        g, evaluation, objective_state, status = observe(objective, ball, state, target, keys)
+        active = state.direction_state.tried < num_constants
+        x, memory = with_row_ball(ball, move)(
+            g, evaluation.ascent, evaluation.success, state.x, x0, state.step,
+            state.direction_state,
+        )  # fmt: skip
+        return Proposal(
+            x, evaluation, jnp.where(active, status, 0).astype(jnp.int8), memory, objective_state,
+            grads=(active * spec.cost.backwards).astype(jnp.int32),
+            queries=(active * spec.cost.forwards).astype(jnp.int32),
+        )  # fmt: skip
+
+    spec = minimal_spec(objective, ball, num_steps * num_constants, "cw_l2")
+    return assemble(propose, init_direction, spec, random_start=False)
+
+
+def _next_constant(memory: CwState, adam: Any) -> CwState:
+    """Return the memory of a row that begins again with its next constant."""
+    low = jnp.where(memory.reached, memory.low, memory.constant)
+    high = jnp.where(memory.reached, memory.constant, memory.high)
+    constant = jnp.where(jnp.isfinite(high), (low + high) / 2, 10 * memory.constant)
+    return memory._replace(
+        w=memory.start, adam=adam, moves=jnp.zeros_like(memory.moves), tried=memory.tried + 1,
+        constant=constant, low=low, high=high, reached=jnp.zeros_like(memory.reached),
+        check=jnp.full_like(memory.check, jnp.inf),
+    )  # fmt: skip
+
+
+def _confident(objective: Objective, kappa: float) -> Objective:
+    """Return the objective with successes of a margin of at least `kappa` only."""
+
+    def judge(x: Array, target: Target, keys: Array) -> Eval:
+        found = objective.judge(x, target, keys)
+        return found._replace(success=found.success & (found.loss >= kappa))
+
+    def evaluate(x: Array, target: Target, state: Any, keys: Array) -> tuple[Eval, Any]:
+        found, state = objective.evaluate(x, target, state, keys)
+        return found._replace(success=found.success & (found.loss >= kappa)), state
+
+    return objective._replace(judge=judge, evaluate=evaluate)
