@@ -6,8 +6,12 @@ from typing import Any
 
 from advjax.attacks._aliases import bim, cw_linf, difgsm, fgsm, mifgsm, pgd, rs_fgsm, tifgsm
 from advjax.attacks._apgd import apgd
+from advjax.attacks._estimate import nes, spsa
+from advjax.attacks._hopskipjump import hopskipjump
 from advjax.attacks._nesterov import nifgsm
+from advjax.attacks._simba import simba
 from advjax.attacks._smia import smia
+from advjax.attacks._square import square
 from advjax.types import Attack, Ball, Objective
 
 ATTACKS: dict[str, Callable[..., Attack]] = {
@@ -16,11 +20,16 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "cw_linf": cw_linf,
     "difgsm": difgsm,
     "fgsm": fgsm,
+    "hopskipjump": hopskipjump,
     "mifgsm": mifgsm,
+    "nes": nes,
     "nifgsm": nifgsm,
     "pgd": pgd,
     "rs_fgsm": rs_fgsm,
+    "simba": simba,
     "smia": smia,
+    "spsa": spsa,
+    "square": square,
     "tifgsm": tifgsm,
 }
 """Name -> factory `(objective, ball, *, ...) -> Attack`."""
