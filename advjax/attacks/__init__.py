@@ -22,13 +22,17 @@ from advjax.attacks._directions import (
     smooth_gradient,
     steepest,
 )
+from advjax.attacks._estimate import nes, spsa
 from advjax.attacks._fmn import fmn
 from advjax.attacks._gradient import input_gradient
+from advjax.attacks._hopskipjump import hopskipjump
 from advjax.attacks._kernel import build_attack
 from advjax.attacks._nesterov import nifgsm
 from advjax.attacks._objective import from_logits
 from advjax.attacks._runners import run
+from advjax.attacks._simba import simba
 from advjax.attacks._smia import smia, with_stabilisation
+from advjax.attacks._square import square
 from advjax.attacks._table import ATTACKS, by_name
 from advjax.attacks._wrappers import ensemble, with_eot, with_input_diversity
 from advjax.types import Attack, AttackResult, AttackSpec, AttackState, Cost, Eval, Objective
@@ -55,8 +59,10 @@ __all__ = [
     "fgsm",
     "fmn",
     "from_logits",
+    "hopskipjump",
     "input_gradient",
     "mifgsm",
+    "nes",
     "nifgsm",
     "normalise_by_mean_abs",
     "pgd",
@@ -64,8 +70,11 @@ __all__ = [
     "run",
     "scale_by_eps",
     "scale_by_step_size_abs",
+    "simba",
     "smia",
     "smooth_gradient",
+    "spsa",
+    "square",
     "steepest",
     "tifgsm",
     "with_eot",

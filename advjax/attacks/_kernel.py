@@ -368,20 +368,26 @@ def _judge_best(spec: AttackSpec, state: AttackState, target: Target, keys: Arra
     )
 
 
-def _keep_best(
-    spec: AttackSpec, state: AttackState, new: Eval, active: Array
-) -> tuple[Array, Array, Array]:
-    """Return the better of the best point so far and the current one, for active rows."""
+def is_better(spec: AttackSpec, state: AttackState, new: Eval) -> Array:
+    """Return `[B]`: the current point, of which `new` speaks, beats the best one so far."""
     loss = new.loss.astype(state.best_loss.dtype)
     wins = new.success & ~state.success
     higher = _rank(loss) > _rank(state.best_loss)
     if spec.ties == "later":
         higher = higher | (_rank(loss) == _rank(state.best_loss))
     else:
-        higher = higher | (state.num_grads == 0)
-    better = active & (wins | ((new.success == state.success) & higher))
+        higher = higher | (state.num_queries == 0)
+    return wins | ((new.success == state.success) & higher)
+
+
+def _keep_best(
+    spec: AttackSpec, state: AttackState, new: Eval, active: Array
+) -> tuple[Array, Array, Array]:
+    """Return the better of the best point so far and the current one, for active rows."""
+    better = active & is_better(spec, state, new)
     best_x = tree.where(better, state.x, state.best_x)
-    return best_x, jnp.where(better, loss, state.best_loss), state.success | (active & new.success)
+    loss = jnp.where(better, new.loss.astype(state.best_loss.dtype), state.best_loss)
+    return best_x, loss, state.success | (active & new.success)
 
 
 def _keep_closest(

@@ -9,9 +9,13 @@ from advjax.attacks._apgd import apgd
 from advjax.attacks._cw_l2 import cw_l2
 from advjax.attacks._ddn import ddn
 from advjax.attacks._deepfool import deepfool
+from advjax.attacks._estimate import nes, spsa
 from advjax.attacks._fmn import fmn
+from advjax.attacks._hopskipjump import hopskipjump
 from advjax.attacks._nesterov import nifgsm
+from advjax.attacks._simba import simba
 from advjax.attacks._smia import smia
+from advjax.attacks._square import square
 from advjax.types import Attack, Ball, Objective
 
 ATTACKS: dict[str, Callable[..., Attack]] = {
@@ -24,11 +28,16 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "difgsm": difgsm,
     "fgsm": fgsm,
     "fmn": fmn,
+    "hopskipjump": hopskipjump,
     "mifgsm": mifgsm,
+    "nes": nes,
     "nifgsm": nifgsm,
     "pgd": pgd,
     "rs_fgsm": rs_fgsm,
+    "simba": simba,
     "smia": smia,
+    "spsa": spsa,
+    "square": square,
     "tifgsm": tifgsm,
 }
 """Name -> factory `(objective, ball, *, ...) -> Attack`."""

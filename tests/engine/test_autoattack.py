@@ -1,4 +1,4 @@
-"""AutoAttack: the closed form on linear models, every number of classes, several budgets, resume."""
+"""AutoAttack: closed forms on linear models, numbers of classes, several budgets, resume."""
 
 import jax
 import numpy as np
