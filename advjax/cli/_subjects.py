@@ -157,6 +157,9 @@ def attack_factory(
     # of a cascade, what judges its images and those before any attack
     name = "pgd" if config.name == AUTOATTACK else config.name
     loss = losses.cross_entropy if task == "single" else losses.binary_cross_entropy
+    if task == "single" and name in ("simba", "square"):
+        # as published; the margin does not saturate where a search has nothing else to go by
+        loss = losses.cw_margin
     criterion = criteria.misclassified if task == "single" else criteria.any_flipped
     ball = threat.by_name(config.norm)
     low = None if gradient_dtype == "float32" else models.in_precision(apply, gradient_dtype)

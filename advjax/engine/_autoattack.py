@@ -22,6 +22,7 @@ from advjax.types import Array, Attack, Ball, CriterionFn, LossFn, Objective, Py
 VERSIONS = ("standard", "plus", "rand")
 NORMS = ("linf", "l2", "l1")
 DRAWS = 20  # of "rand", per gradient
+LOSSES = {"apgd-dlr": losses.dlr, "square": losses.cw_margin}
 TARGETS = 9  # classes that the targeted attacks lead to
 
 
@@ -290,7 +291,7 @@ def _maker(model: _Model, name: str) -> MakeAttack:
             objective = _objective(model, params, losses.dlr_targeted, _leaves_first)
             attack = _build(model, name, objective, ball)
         else:
-            loss = losses.dlr if name == "apgd-dlr" else losses.cross_entropy
+            loss = LOSSES.get(name, losses.cross_entropy)
             inner = _objective(model, params, loss, criteria.misclassified)
             outer = _objective(model, params, lambda o, target: loss(o, target[0]), _leaves_first)
             attack = _about_labels(_build(model, name, inner, ball), outer)
