@@ -67,14 +67,16 @@ def measure_peer(
     whole = len(timed) == len(task.epsilons)
     share = len(task.epsilons) / len(timed)
     rows = len(x) * task.steps * len(task.epsilons)
-    # wrong when clean is broken, and what a smaller budget breaks stays broken
-    robust = 1 - np.maximum.accumulate(broken | ~work.right, axis=0).mean(1)
+    # every budget by itself, as its users get it; and the best of the starts of all budgets below
+    fallen = broken | ~work.right
+    robust, best = 1 - fallen.mean(1), 1 - np.maximum.accumulate(fallen, axis=0).mean(1)
     return {
         "rows": rows, "useful": rows, "seconds": share * sum(seconds), "calls": 1,
         "compile s": None, **memory, "right": len(x),
         "search s": statistics.fmean(searches),
         "budgets": str(len(timed)) if whole else f"{len(timed)}, scaled",
         "robust": robust.tolist() if whole else None,
+        "best of starts": best.tolist() if whole else None,
         "torch threads": torch.get_num_threads(),
     }  # fmt: skip
 

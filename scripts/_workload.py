@@ -67,18 +67,20 @@ def load(task: Task) -> Loaded:
     )  # fmt: skip
 
 
-def sweep_of(work: Loaded, task: Task, order: str) -> Callable[[Any], engine.SweepResult]:
+def sweep_of(
+    work: Loaded, task: Task, order: str, restarts: int = 1
+) -> Callable[[Any], engine.SweepResult]:
     """Return the sweep of a task as a function of the labels."""
     return functools.partial(
         engine.sweep, work.make_attack, work.variables, work.images, epsilons=task.epsilons,
-        key=jax.random.key(0), slots=task.slots, order=order,
+        key=jax.random.key(0), slots=task.slots, order=order, restarts=restarts,
     )  # fmt: skip
 
 
-def measure_order(task: Task, order: str) -> dict[str, Any]:
+def measure_order(task: Task, order: str, restarts: int = 1) -> dict[str, Any]:
     """Time `engine.sweep` in one order; compile time apart."""
     work = load(task)
-    sweep = sweep_of(work, task, order)
+    sweep = sweep_of(work, task, order, restarts)
     # labels that every image contradicts: the same program is compiled and has nothing to attack
     contradicted = (work.logits.argmax(-1) + 1) % work.num_classes
     compiling = _timing.once(lambda: sweep(contradicted.astype(work.targets.dtype)))

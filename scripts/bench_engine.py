@@ -48,10 +48,12 @@ WORKLOADS = {
         step_size=0.25,
     )
 }
+TWICE = "search, 2 starts"
 # columns of the table; JSON has more
 SHOWN = (
     "model", "program", "rows", "useful", "share", "fewer rows", "seconds", "compile s",
-    "peak MiB", "device MiB", "/ search", "points", "differ", "above", "tick / step", "budgets",
+    "peak MiB", "device MiB", "/ search", "points", "differ", "above", "above best",
+    "tick / step", "budgets",
 )  # fmt: skip
 LEGEND = """
 rows, useful, share: gradient rows computed, those that served a live image, their share;
@@ -59,6 +61,7 @@ fewer rows: exhaustive rows / rows; / search: seconds over those of search, for 
 timed between their budgets; peak MiB: of the process, JAX included; points, differ: largest
 difference from ascending over the budgets, in points of robust accuracy, and share of images with
 another minimal budget; above: by how many images the curve is above torchattacks' at the most;
+above best: above what torchattacks breaks at this or any smaller budget, each from its own start;
 tick / step: cost of a tick of ascending over a bare jitted PGD step (paired, median).
 """
 
@@ -169,6 +172,9 @@ def _measure(model: str, task: _workload.Task, args: argparse.Namespace) -> list
             low, middle, high = _apart(_workload.measure_tick, task, args.rounds)
             print(f"{model}, a tick over a bare step: {middle:.3f} ({low:.3f} to {high:.3f})")
             rows[-1] |= {"tick / step": middle, "tick min": low, "tick max": high}
+        if order == "search":
+            # a second start only where the first one failed, next to what it solved
+            add(TWICE, _apart(_workload.measure_order, task, order, 2))
     for peer in args.peers:
         timed = _spread(len(task.epsilons), None if peer == "torchattacks" else args.peer_budgets)
         add(peer, _apart(_peers.measure_peer, task, peer, timed, args.peer_batch))
@@ -194,6 +200,8 @@ def _compare(rows: list[Row], task: _workload.Task) -> list[Row]:
         if ours and peer is not None:
             above = np.subtract(row["robust"], peer["robust"]).max() * len(row["min_eps"])
             row["above"] = round(float(above))
+            above = np.subtract(row["robust"], peer["best of starts"]).max()
+            row["above best"] = round(float(above) * len(row["min_eps"]))
     return rows
 
 
@@ -208,6 +216,8 @@ def check_bounds(rows: list[Row]) -> list[Row]:
         ("exhaustive", "below ascending", "points of exhaustive below ascending", False, 0),
         ("torchattacks", "/ search", "seconds of torchattacks / seconds of search", True, 8),
         ("search", "above", "images by which search is above torchattacks", False, 1),
+        (TWICE, "above", "images by which search of 2 starts is above torchattacks", False, 1),
+        (TWICE, "fewer rows", "exhaustive rows / rows of search of 2 starts", True, 10),
         ("ascending", "tick / step", "cost of a tick / bare PGD step", False, 1.08),
     ]
     bounds = []

@@ -57,7 +57,7 @@ def test_a_tiny_workload_prints_its_table_and_keeps_no_path(bench, tmp_path, mon
     assert "points between search and ascending" in said
     told = json.loads(out.read_text())
     rows = {row["program"]: row for row in told["rows"]}
-    assert list(rows) == ["search", "ascending"]
+    assert list(rows) == ["search", "search, 2 starts", "ascending"]
     assert all(row["model"] == "tiny" and len(row["robust"]) == 2 for row in told["rows"])
     assert 0 < rows["search"]["useful"] <= rows["search"]["rows"]
     assert rows["ascending"]["tick / step"] > 0
