@@ -19,6 +19,7 @@ from advjax.attacks._directions import (
     smooth_gradient,
     steepest,
 )
+from advjax.attacks._fab import fab
 from advjax.attacks._gradient import input_gradient
 from advjax.attacks._kernel import build_attack
 from advjax.attacks._nesterov import nifgsm
@@ -45,6 +46,7 @@ __all__ = [
     "cw_linf",
     "difgsm",
     "ensemble",
+    "fab",
     "fgsm",
     "from_logits",
     "input_gradient",

@@ -25,12 +25,16 @@ def input_gradient(
     Returns:
       `x -> (gradient, aux)`.
     """
-    gradient = jax.grad(fn, has_aux=True)
+    return fast_in_loops(jax.grad(fn, has_aux=True))
 
-    def call(x: Array) -> tuple[Array, PyTree]:
+
+def fast_in_loops(fn: Callable[[Array], PyTree]) -> Callable[[Array], PyTree]:
+    """Return `fn`, which differentiates something, with its convolutions in that layout."""
+
+    def call(x: Array) -> PyTree:
         if jax.default_backend() != "cpu":
-            return gradient(x)
-        closed, shapes = jax.make_jaxpr(gradient, return_shape=True)(x)
+            return fn(x)
+        closed, shapes = jax.make_jaxpr(fn, return_shape=True)(x)
         flat = core.jaxpr_as_fun(_rewrite(closed))(x)
         return jax.tree.unflatten(jax.tree.structure(shapes), flat)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from advjax.attacks._aliases import bim, cw_linf, difgsm, fgsm, mifgsm, pgd, rs_fgsm, tifgsm
 from advjax.attacks._apgd import apgd
+from advjax.attacks._fab import fab
 from advjax.attacks._nesterov import nifgsm
 from advjax.attacks._smia import smia
 from advjax.types import Attack, Ball, Objective
@@ -15,6 +16,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "bim": bim,
     "cw_linf": cw_linf,
     "difgsm": difgsm,
+    "fab": fab,
     "fgsm": fgsm,
     "mifgsm": mifgsm,
     "nifgsm": nifgsm,
