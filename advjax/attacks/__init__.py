@@ -23,6 +23,7 @@ from advjax.attacks._directions import (
     steepest,
 )
 from advjax.attacks._estimate import nes, spsa
+from advjax.attacks._fab import fab
 from advjax.attacks._fmn import fmn
 from advjax.attacks._gradient import input_gradient
 from advjax.attacks._hopskipjump import hopskipjump
@@ -56,6 +57,7 @@ __all__ = [
     "deepfool",
     "difgsm",
     "ensemble",
+    "fab",
     "fgsm",
     "fmn",
     "from_logits",

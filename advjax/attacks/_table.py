@@ -10,6 +10,7 @@ from advjax.attacks._cw_l2 import cw_l2
 from advjax.attacks._ddn import ddn
 from advjax.attacks._deepfool import deepfool
 from advjax.attacks._estimate import nes, spsa
+from advjax.attacks._fab import fab
 from advjax.attacks._fmn import fmn
 from advjax.attacks._hopskipjump import hopskipjump
 from advjax.attacks._nesterov import nifgsm
@@ -26,6 +27,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "ddn": ddn,
     "deepfool": deepfool,
     "difgsm": difgsm,
+    "fab": fab,
     "fgsm": fgsm,
     "fmn": fmn,
     "hopskipjump": hopskipjump,

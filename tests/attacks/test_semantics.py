@@ -119,7 +119,7 @@ def test_eps_zero_returns_exactly_x_from_every_start(name, norm):
     for x_start in (None, start):
         result = attacks.run(attack, KEY, x, y, 0.0, x_start=x_start, stop="budget")
         assert (result.x_adv == x).all()
-        assert (result.distance == 0).all()
+        assert (result.distance == (jnp.inf if attack.spec.minimal else 0)).all()
 
 
 def test_eps_zero_with_an_absolute_step():
@@ -131,7 +131,7 @@ def test_eps_zero_with_an_absolute_step():
             assert (attacks.run(attack, KEY, x, y, 0.0, stop="budget").x_adv == x).all()
 
 
-@pytest.mark.parametrize("name", sorted(attacks.ATTACKS))
+@pytest.mark.parametrize("name", sorted(set(attacks.ATTACKS) - {"fab"}))
 def test_both_step_sizes_are_refused(name):
     objective = scalar_problem(lambda x: x)
     with pytest.raises(ValueError, match="step_size_abs"):
