@@ -62,7 +62,7 @@ def test_linear_models_are_broken_where_they_can_be(classes, norm, names):
     # an image whose distance is within 1 % of a budget may fall on either side
     clear = np.abs(exact[:, None] / budgets - 1).min(1) > 0.01
     clear |= exact == 0
-    assert clear.sum() >= 20
+    assert clear.sum() >= 15
     np.testing.assert_array_equal(result.robust.T[clear], exact[clear, None] > budgets)
     np.testing.assert_array_equal(result.broken_by == "clean", exact == 0)
     np.testing.assert_array_equal(result.broken_by == "", result.robust[-1])
