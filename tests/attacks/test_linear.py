@@ -18,7 +18,7 @@ def worst_margin(fn, x, y, weights, eps, norm):
     """The margin after the best perturbation of a binary linear model (no bound is active)."""
     logits = np.asarray(fn(x), np.float64)
     w = weights[:, 1] - weights[:, 0]
-    dual = np.abs(w).sum() if norm == "linf" else np.linalg.norm(w)
+    dual = {"linf": np.abs(w).sum(), "l2": np.linalg.norm(w), "l1": np.abs(w).max()}[norm]
     clean = np.where(np.asarray(y) == 0, logits[:, 0] - logits[:, 1], logits[:, 1] - logits[:, 0])
     return clean - np.asarray(eps) * dual
 
@@ -38,7 +38,7 @@ def build(name, norm, **options):
     return fn, x, y, weights, factory(objective, ball, **options)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("name", EXACT)
 def test_closed_form(name, norm, x64):
     # smoothing and resizing leave the optimum of a linear model on purpose
@@ -71,7 +71,7 @@ def test_one_step_with_absolute_size_moves_by_it(norm):
     )
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_masked_closed_form(norm, x64):
     fn, x, y, weights = testing.linear_problem(shape=(5, 4, 1))
     x = x.astype(jnp.float64)
