@@ -178,8 +178,10 @@ def test_plus_has_more_attacks():
     ],
 )
 def test_mistakes_get_one_line(options, words):
+    x, y, w = problem(8)
+    given = {"fn": logits, "norm": "linf", "epsilons": [0.1], "key": KEY} | options
     with pytest.raises(ValueError, match=words):
-        attacked(8, **options)
+        engine.autoattack(given.pop("fn"), w, x, y, **given)
 
 
 def test_labels_must_be_one_an_image():
