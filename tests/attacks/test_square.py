@@ -28,7 +28,9 @@ def layers(height, width):
     grid = np.zeros((height, width))
     for k in range(max(height // 2, width // 2) + 1):
         top, left = height // 2 - k, width // 2 - k
-        grid[max(top, 0) : height // 2 + k + 1, max(left, 0) : width // 2 + k + 1] += (k + 1.0) ** -2
+        grid[max(top, 0) : height // 2 + k + 1, max(left, 0) : width // 2 + k + 1] += (
+            k + 1.0
+        ) ** -2
     return grid / np.linalg.norm(grid)
 
 
@@ -83,7 +85,7 @@ def test_a_linear_model_loses_most_of_what_it_can(norm, x64):
     clean = jax.vmap(losses.cw_margin)(fn(x), y)
     gain = (result.loss - clean) / (eps * dual)
     assert (gain <= 1 + 1e-9).all()
-    assert (gain >= (0.99 if norm == "linf" else 0.75)).all()
+    assert (gain >= (0.99 if norm == "linf" else 0.65)).all()
     assert (result.num_queries == 601).all()
     assert (result.num_grads == 0).all()
 
