@@ -9,7 +9,6 @@ import pytest
 
 from advjax import attacks, criteria, losses, testing, threat
 
-
 # searches return the best point or the nearest, never the last one; some have moves of their own
 SEARCHES = ("hopskipjump", "simba", "square")
 WITHOUT_STEP_SIZE = ("hopskipjump", "square")
