@@ -10,7 +10,8 @@ import pytest
 from advjax import attacks, criteria, losses, testing, threat
 
 # norms that an attack knows, where it does not know all
-KNOWS = {"cw_l2": ("l2",), "ddn": ("l2",), "deepfool": ("l2", "linf")}
+KNOWS = {"cw_l2": ("l2",), "ddn": ("l2",), "deepfool": ("l2", "linf"),
+         "hopskipjump": ("l2", "linf"), "square": ("l2", "linf")}  # fmt: skip
 STEPPED = [
     n for n, f in attacks.ATTACKS.items() if "step_size_abs" in inspect.signature(f).parameters
 ]
@@ -41,10 +42,14 @@ def test_signatures_are_uniform(name):
     assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in parameters[2:])
     named = {p.name for p in parameters}
     if name not in STEPPED:
-        # FMN, DeepFool and their like have no step relative to eps, and return their nearest point
+        # they return their nearest point, or search with moves of their own
         assert not {"step_size", "keep"} & named
         return
-    assert {"step_size", "step_size_abs", "keep"} <= named
+    assert {"step_size", "step_size_abs"} <= named
+    if name == "simba":
+        # what is best is what it goes on from
+        assert "keep" not in named
+        return
     keep = inspect.signature(attacks.ATTACKS[name]).parameters["keep"].default
     assert keep == ("best" if "num_steps" in named else "last")
 
