@@ -43,7 +43,7 @@ def test_closed_form(name, norm, x64):
     # smoothing and resizing leave the optimum of a linear model on purpose
     options = {"tifgsm": {"ksize": 1}, "difgsm": {"resize_rate": 1.0}}.get(name, {})
     if (name, norm) == ("apgd", "l1"):
-        options = {"step_size": None}  # its own; it shrinks to a tenth at most within 40 steps
+        options = {"step_size": None}  # a tenth of a quarter of eps is too short for 40 steps
     fn, x, y, weights, attack = build(name, norm, **options)
     x = x.astype(jnp.float64)
     eps = jnp.linspace(0.001, 0.3, len(x))
