@@ -18,7 +18,7 @@ from advjax.attacks._kernel import (
 )
 from advjax.attacks._phases import When, at, schedule
 from advjax.attacks._smia import step_transform
-from advjax.types import Array, Attack, AttackState, Ball, Objective, Target
+from advjax.types import Array, Attack, AttackState, Ball, Eval, Objective, Target
 
 RHO = 0.75  # share of steps that must have raised the loss
 MOMENTUM = 0.75  # weight of the new step; the rest is the one before
@@ -131,12 +131,7 @@ def apgd(
             state.x, x0, eps, g, evaluation.ascent, state.step, state.direction_state
         )
         if phases.several:
-            # a point of a larger ball is no result
-            counts = jax.vmap(lambda step: at(phases.table, step).radius == 1)(state.step)
-            evaluation = evaluation._replace(
-                success=evaluation.success & counts,
-                loss=jnp.where(counts, evaluation.loss, -jnp.inf),
-            )
+            evaluation = _only_within_eps(phases.table, evaluation, state.step)
         return Proposal(x, evaluation, status, memory, objective_state)
 
     # a later tie lets the first point that counts win, even where its loss is not finite
@@ -144,6 +139,14 @@ def apgd(
     spec = make_spec(objective, ball, num_steps, keep, "apgd", ties=ties)
     attack = assemble(propose, init_direction, spec, random_start=random_start)
     return attack._replace(init=_noting_the_start(attack.init)) if sparse else attack
+
+
+def _only_within_eps(table: When, evaluation: Eval, step: Array) -> Eval:
+    """Return the evaluation with points of larger balls as failures, lower than any other."""
+    counts = jax.vmap(lambda step: at(table, step).radius == 1)(step)
+    return evaluation._replace(
+        success=evaluation.success & counts, loss=jnp.where(counts, evaluation.loss, -jnp.inf)
+    )
 
 
 def _dense_state(x0: Array) -> ApgdState:

@@ -3,6 +3,10 @@
 The sparsity of a point is a count of values that are not exactly those of the image. The official
 code projects in float32: run in float64, it counts values that its projection took back and that
 keep a rounding error. Here, as there in float32, those are back exactly.
+
+A step changes two thirds as many values as the best point has changed, rounded down, one at least.
+The official code rounds up: two changed values stay two for ever, both moved by the same amount, so
+that the optimum of a linear model, a single value, is never reached.
 """
 
 from typing import NamedTuple
@@ -12,7 +16,6 @@ import jax.numpy as jnp
 from advjax.attacks._phases import When
 from advjax.types import Array, Ball
 
-DENSE = 1.5  # a step changes the share of values that the best point changes, over this
 SPARSER = 0.95  # fewer changed values than this share of those before are progress
 SHRINK, LEAST = 1.5, 0.1  # of the step, where there was none; its lower end
 
@@ -67,7 +70,7 @@ def sparse_direction(
     x_best, g_best = jnp.where(better, x, memory.x_best), jnp.where(better, g, memory.g_best)
 
     changed = jnp.sum(x_best != x0, dtype=jnp.int32)
-    skipped = jnp.clip((3 * total - 2 * changed) // 3, 0, total - 1)
+    skipped = jnp.clip(total - 2 * changed // 3, 0, total - 1)
     # a start of our own is dense: a fifth of the values move until the first check
     measured = memory.measured | (when.phase > 0)
     changed_first = jnp.where(measured, changed, total)

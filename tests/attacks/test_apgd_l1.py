@@ -92,6 +92,9 @@ def test_sparsity_follows_the_best_point():
     # a start of our own counts as dense, and moves a fifth of the values
     first = follow(points[1:2], [0.0], x0, g, measured=False)[0][1]
     assert (int(first.changed), int(first.skipped)) == (30, 24)
+    # two thirds of two is one
+    two = follow([x0.at[:2].add(0.1)], [0.0], x0, g, measured=True)[0][1]
+    assert int(two.skipped) == 29
     # a sparser best point is gone back to, with the whole step
     back = follow([points[0], points[0], points[3], points[1]], [0, 1, 2, 1], x0, g, measured=True)
     np.testing.assert_allclose([m.size for _, m in back], [1, 1 / 1.5, 1, 1 / 1.5], rtol=1e-6)

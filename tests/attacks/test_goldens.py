@@ -145,10 +145,10 @@ def test_apgd_l1(net, loss, steps):
 
     result = attacked(net, build, net[f"{name}/eps"], net[f"{name}/x_start"])
     gain = (result.loss - net[f"{name}/loss_best"]) / np.abs(net[f"{name}/loss_best"])
-    assert (gain >= -1e-3).mean() >= 0.85
-    assert gain.min() >= -0.02
+    assert (gain >= -1e-3).mean() >= 0.9
+    assert gain.min() >= -0.01
     assert not (~result.success & ~net[f"{name}/robust"]).any()
-    assert (result.success & net[f"{name}/robust"]).sum() <= (2 if steps == 20 else 0)
+    assert (result.success & net[f"{name}/robust"]).sum() <= (2 if steps == 20 else 1)
     assert (result.num_grads == steps).all()
 
 

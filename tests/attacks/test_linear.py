@@ -48,6 +48,8 @@ def build(name, norm, **options):
 def test_closed_form(name, norm, x64):
     # smoothing and resizing leave the optimum of a linear model on purpose
     options = {"tifgsm": {"ksize": 1}, "difgsm": {"resize_rate": 1.0}}.get(name, {})
+    if (name, norm) == ("apgd", "l1"):
+        options = {"step_size": None}  # a tenth of a quarter of eps is too short for 40 steps
     fn, x, y, weights, attack = build(name, norm, **options)
     x = x.astype(jnp.float64)
     eps = jnp.linspace(0.001, 0.3, len(x))
