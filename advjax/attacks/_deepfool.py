@@ -47,8 +47,8 @@ def deepfool(
     and that point. Then it stays, at no cost.
 
     A gradient step costs one forward pass and as many backward passes as there are candidates; a
-    bisection one forward pass. The loss of results is the largest difference. `num_grads` and `num_queries` count them; `spec.cost` is their
-    upper bound.
+    bisection one forward pass. `num_grads` and `num_queries` count them; `spec.cost` is their
+    upper bound. The loss of results is the largest difference.
 
     Args:
       objective: untargeted, from `attacks.from_logits`, not wrapped.

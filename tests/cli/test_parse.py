@@ -180,7 +180,8 @@ def test_every_field_has_a_text():
 
 
 def test_defaults_of_attacks_are_what_help_says(capsys):
-    told = {"pgd": 20, "cw_linf": 30, "apgd": 100}
+    told = {"pgd": 20, "cw_linf": 30, "apgd": 100, "ddn": 100, "fmn": 100, "deepfool": 50}
+    told["cw_l2"] = 1000
     for name, make in attacks.ATTACKS.items():
         steps = inspect.signature(make).parameters.get("num_steps")
         assert (1 if steps is None else steps.default) == (
@@ -188,7 +189,7 @@ def test_defaults_of_attacks_are_what_help_says(capsys):
         )
     assert main(["evaluate", "--help"]) == 0
     text = capsys.readouterr().out
-    for words in ("20 for pgd", "30 for cw_linf", "100 for apgd"):
+    for words in ("20 for pgd", "30 for cw_linf", "100 for apgd, ddn and fmn", "50 for deepfool"):
         assert words in " ".join(re.sub("[│|]", " ", text).split())
 
 
