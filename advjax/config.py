@@ -52,18 +52,18 @@ class AttackConfig:
     """One attack: of an evaluation, or of the robust validation between epochs."""
 
     name: str = "pgd"
-    """`fgsm | rs_fgsm | bim | pgd | apgd | mifgsm | nifgsm | difgsm | tifgsm | cw_linf | smia`, or for
-    the minimal norm `deepfool | ddn | fmn | cw_l2`."""
+    """`fgsm | rs_fgsm | bim | pgd | apgd | mifgsm | nifgsm | difgsm | tifgsm | cw_linf | smia`, or
+    for the minimal norm `deepfool | ddn | fmn | cw_l2`."""
     norm: str = "linf"
     """`linf` or `l2`."""
     num_steps: int | None = None
     """Steps; None: the default of the attack, 1 for fgsm and rs_fgsm (which take no other), 20 for
-    pgd, 30 for cw_linf, 100 for apgd, ddn and fmn, 50 for deepfool, 1000 for cw_l2 (with each of its
-    9 constants), 10 for all others."""
+    pgd, 30 for cw_linf, 100 for apgd, ddn and fmn, 50 for deepfool, 1000 for cw_l2 (with each of
+    its 9 constants), 10 for all others."""
     step_size: float | None = None
-    """Step relative to eps, where the attack has one; None: its default, 1 for fgsm, 1.25 for rs_fgsm,
-    2.5 / num_steps (at most 1) for pgd and cw_linf, 2 (the first one) for apgd, 1 / num_steps for
-    all others."""
+    """Step relative to eps, where the attack has one; None: its default, 1 for fgsm, 1.25 for
+    rs_fgsm, 2.5 / num_steps (at most 1) for pgd and cw_linf, 2 (the first one) for apgd,
+    1 / num_steps for all others."""
 
     @classmethod
     def parse(cls, text: str) -> "AttackConfig":
@@ -221,8 +221,8 @@ class EvaluateConfig:
     """`best` (by the validation split) or `latest`."""
     attacks: tuple[str, ...] = ("fgsm", "bim", "pgd", "mifgsm", "smia")
     """Attacks, each `NAME` or `NAME:OPTION=VALUE,...`, such as `pgd:num_steps=50,step_size=0.1` or
-    `pgd:norm=l2`. Names: fgsm rs_fgsm bim pgd apgd mifgsm nifgsm difgsm tifgsm cw_linf smia, and for
-    the minimal norm deepfool ddn fmn cw_l2.
+    `pgd:norm=l2`. Names: fgsm rs_fgsm bim pgd apgd mifgsm nifgsm difgsm tifgsm cw_linf smia, and
+    for the minimal norm deepfool ddn fmn cw_l2.
     Default num_steps: 20 for pgd, 30 for cw_linf, 100 for apgd, ddn and fmn, 50 for deepfool, 1000
     for cw_l2 (with each of its 9 constants), 1 for fgsm and rs_fgsm, else 10.
     Default step_size, relative to eps: 2.5 / num_steps for pgd and cw_linf, 1 for fgsm, 1.25 for
