@@ -163,8 +163,8 @@ def check_attack(
         _assert(bool(jnp.all(again.x_adv == result.x_adv)), "the same keys, the same result")
     _assert(bool(jnp.all(result.num_steps == k)), 'stop="budget" spends every step')
     # rows of an attack for the minimal norm may be done before, and cost nothing from then on
-    spent = result.num_grads / (k * cost.backwards)
-    whole = (spent > 0) & (spent <= 1) if attack.spec.minimal else spent == 1
+    most, spent = k * cost.backwards, result.num_grads
+    whole = (spent >= min(most, 1)) & (spent <= most) if attack.spec.minimal else spent == most
     _assert(bool(jnp.all(whole)), "k steps, k backward passes")
     order = jnp.asarray([4, 2, 0, 5, 1, 3])
     shuffled = call(keys[order], x[order], y[order], eps[order], stop="budget")

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from advjax import tree
 from advjax.attacks._kernel import Proposal, assemble, with_row_ball
-from advjax.attacks._minimal import check_norm, choose, margin, minimal_spec, observe, within
+from advjax.attacks._minimal import check_norm, margin, minimal_spec, observe, within
 from advjax.types import Array, Attack, AttackState, Ball, Eval, Objective, Target
 
 _INSIDE = 0.999999  # keeps the inverse of tanh finite at the bounds
@@ -131,9 +132,9 @@ def cw_l2(
             w=w + updates, start=start, adam=adam_state, moves=moves, reached=reached,
             total=jnp.where(checking, 0, total), before=jnp.where(checking, total, memory.before),
         )  # fmt: skip
-        new = choose(over, _next_constant(same, adam.init(start)), same)
+        new = tree.where(over, _next_constant(same, adam.init(start)), same)
         done = memory.tried >= num_constants
-        new = choose(done, memory, new)
+        new = tree.where(done, memory, new)
         return jnp.where(done, x, within(ball_, centre + half * jnp.tanh(new.w), x0)), new
 
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from advjax import tree
 from advjax.attacks._kernel import Proposal, assemble, with_row_ball
 from advjax.attacks._minimal import (
     Line,
     check_norm,
-    choose,
     farthest,
     margin,
     minimal_spec,
@@ -125,7 +125,7 @@ def ddn(
         size = _LAST_STEP + (1 - _LAST_STEP) * share
         walked = x0 + radius * ball_.steepest(x - x0 + size * unit)
 
-        line = choose(memory.searching, memory.line.learn(success), Line.to(nearest))
+        line = tree.where(memory.searching, memory.line.learn(success), Line.to(nearest))
         searching = memory.searching | ((step >= walk) & jnp.isfinite(distance))
         new = rounded(ball_, jnp.where(searching, line.middle(x0), walked), x0)
         return new, DdnState(radius, nearest, distance, line, searching)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import chex
 import jax.numpy as jnp
 
-from advjax import tree
 from advjax.attacks._kernel import ascend, make_spec
 from advjax.types import (
     Array,
@@ -142,8 +141,3 @@ class Line(NamedTuple):
             high=jnp.where(success, share, self.high),
             tried=self.tried + 1,
         )
-
-
-def choose(flag: Array, new: PyTree, old: PyTree) -> PyTree:
-    """Select ONE row's pytree by a scalar flag."""
-    return tree.where(flag, new, old)
