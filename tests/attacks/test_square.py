@@ -133,8 +133,10 @@ def test_a_mask_for_each_row(norm):
     result = call(jax.random.split(KEY, 4), x, jnp.zeros(4, jnp.int32), 0.1)
     moved = result.x_adv != x
     assert not (moved & ~mask).any()
-    assert (moved.sum((1, 2, 3)) > 0.8 * mask.sum((1, 2, 3)) * 2).all()
-    assert (result.distance <= 0.1 + 1e-6).all()
+    # a Euclidean window may have been emptied for another one
+    share = moved.sum((1, 2, 3)) / (2 * mask.sum((1, 2, 3)))
+    assert (share > (0.8 if norm == "linf" else 0.3)).all()
+    np.testing.assert_allclose(result.distance, 0.1, rtol=1e-3)
 
 
 def test_what_it_refuses():
