@@ -1,4 +1,9 @@
-"""The l1 rule of APGD (Croce and Hein 2021, "Mind the box"): sparse steps of adaptive sparsity."""
+"""The l1 rule of APGD (Croce and Hein 2021, "Mind the box"): sparse steps of adaptive sparsity.
+
+The sparsity of a point is a count of values that are not exactly those of the image. The official
+code projects in float32: run in float64, it counts values that its projection took back and that
+keep a rounding error. Here, as there in float32, those are back exactly.
+"""
 
 from typing import NamedTuple
 

@@ -11,7 +11,7 @@ from advjax.attacks._minimal import check_norm, choose, margin, minimal_spec, ob
 from advjax.types import Array, Attack, AttackState, Ball, Eval, Objective, Target
 
 _INSIDE = 0.999999  # keeps the inverse of tanh finite at the bounds
-_STUCK = 0.9999  # of the loss at the last check: less progress than that ends a constant
+_STUCK = 0.9999  # a tenth of the moves with more than this share of the loss before ends a constant
 
 
 class CwState(NamedTuple):
@@ -23,8 +23,8 @@ class CwState(NamedTuple):
       moves: `[]` int32, moves with this constant; `tried`: `[]` int32, constants done with.
       constant: `[]`, weight of the margin.
       low: `[]`, the largest constant that failed; `high`: the smallest that succeeded, else inf.
-      reached: `[]` bool, whether this constant has had a success.
-      check: `[]`, the loss at the last check.
+      reached: `[]` bool, whether this tenth of the moves has had a success.
+      total: `[]`, sum of the losses of this tenth of the moves; `before`: of the tenth before.
     """
 
     w: Array
@@ -36,7 +36,8 @@ class CwState(NamedTuple):
     low: Array
     high: Array
     reached: Array
-    check: Array
+    total: Array
+    before: Array
 
 
 def cw_l2(
@@ -47,6 +48,7 @@ def cw_l2(
     num_constants: int = 9,
     init_constant: float = 1e-3,
     learning_rate: float = 0.01,
+    last_learning_rate: float = 1e-4,
     kappa: float = 0.0,
 ) -> Attack:
     """CW-L2 (Carlini and Wagner 2017): the smallest Euclidean perturbation, by Adam.
@@ -54,7 +56,9 @@ def cw_l2(
     Minimises `|x - x0|^2 + c * max(kappa - margin, 0)` in tanh space, where the margin is the best
     other logit minus the true one. Every row searches its own constant c: ten times more until the
     first success, then by bisection. A row goes on to its next constant after `num_steps`, or
-    earlier when a tenth of them did not lower its loss, and stays, at no cost, after the last one.
+    earlier when its mean loss did not fall from one tenth of them to the next, and stays, at no
+    cost, after the last one. Adam's steps shrink by a cosine: with a constant rate they would pass
+    over a boundary that is nearer than one of them for ever.
 
     Args:
       objective: from `attacks.from_logits`; whatever loss was given, the margin is ascended.
@@ -62,7 +66,9 @@ def cw_l2(
       num_steps: moves for each constant; a whole run has `num_steps * num_constants`.
       num_constants: constants tried.
       init_constant: the first one.
-      learning_rate: of Adam, in tanh space.
+      learning_rate: of Adam, in tanh space, at first.
+      last_learning_rate: what it has shrunk to after `num_steps`, the same as `learning_rate` for
+        the published attack.
       kappa: confidence: a point is a success only where the margin is at least that, in logits.
 
     Returns:
@@ -76,14 +82,16 @@ def cw_l2(
         raise ValueError(
             f"num_steps and num_constants must be at least 1, got {num_steps}, {num_constants}"
         )
-    if init_constant <= 0 or learning_rate <= 0 or kappa < 0:
+    if init_constant <= 0 or not 0 < last_learning_rate <= learning_rate or kappa < 0:
         raise ValueError(
-            "cw_l2: expected init_constant > 0, learning_rate > 0 and kappa >= 0, got "
-            f"{init_constant}, {learning_rate}, {kappa}"
+            "cw_l2: expected init_constant > 0, 0 < last_learning_rate <= learning_rate and "
+            f"kappa >= 0, got {init_constant}, {last_learning_rate}, {learning_rate}, {kappa}"
         )
     objective = _confident(objective.with_loss(margin), kappa)
-    adam = optax.adam(learning_rate)
-    period = max(num_steps // 10, 1)
+    adam = optax.adam(
+        optax.cosine_decay_schedule(learning_rate, num_steps, last_learning_rate / learning_rate)
+    )
+    period = -(-num_steps // 10)
 
     def init_direction(x0: Array) -> CwState:
         def one(x0: Array) -> CwState:
@@ -91,7 +99,7 @@ def cw_l2(
             return CwState(
                 w=x0, start=x0, adam=adam.init(x0), moves=none, tried=none,
                 constant=zero + init_constant, low=zero, high=zero + jnp.inf,
-                reached=jnp.zeros((), jnp.bool_), check=zero + jnp.inf,
+                reached=jnp.zeros((), jnp.bool_), total=zero, before=zero + jnp.inf,
             )  # fmt: skip
 
         return jax.vmap(one)(x0)
@@ -113,12 +121,15 @@ def cw_l2(
         slope = slope * half * (1 - jnp.square(jnp.tanh(w)))
         updates, adam_state = adam.update(slope, memory.adam, w)
 
-        moves, reached = memory.moves + 1, memory.reached | success
-        checking = (memory.moves > 0) & (memory.moves % period == 0)
-        over = (moves >= num_steps) | (checking & (loss > _STUCK * memory.check))
+        moves = memory.moves + 1
+        # what an early, large step hit in passing says nothing of the constant
+        reached = success | (memory.reached & (memory.moves % period != 0))
+        total = memory.total + loss
+        checking = moves % period == 0
+        over = (moves >= num_steps) | (checking & (total > _STUCK * memory.before))
         same = memory._replace(
             w=w + updates, start=start, adam=adam_state, moves=moves, reached=reached,
-            check=jnp.where(checking, loss, memory.check),
+            total=jnp.where(checking, 0, total), before=jnp.where(checking, total, memory.before),
         )  # fmt: skip
         new = choose(over, _next_constant(same, adam.init(start)), same)
         done = memory.tried >= num_constants
@@ -150,7 +161,7 @@ def _next_constant(memory: CwState, adam: Any) -> CwState:
     return memory._replace(
         w=memory.start, adam=adam, moves=jnp.zeros_like(memory.moves), tried=memory.tried + 1,
         constant=constant, low=low, high=high, reached=jnp.zeros_like(memory.reached),
-        check=jnp.full_like(memory.check, jnp.inf),
+        total=jnp.zeros_like(memory.total), before=jnp.full_like(memory.before, jnp.inf),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from advjax.attacks._minimal import (
     check_norm,
     choose,
     farthest,
+    margin,
     minimal_spec,
     observe,
     within,
@@ -45,6 +46,7 @@ def ddn(
     init_radius: float = 1.0,
     gamma: float = 0.05,
     levels: int | None = None,
+    ascend: str = "margin",
     search_steps: int | None = None,
 ) -> Attack:
     """DDN (Rony et al. 2019): the smallest Euclidean perturbation, by decoupled steps.
@@ -56,12 +58,15 @@ def ddn(
     the nearest success.
 
     Args:
-      objective: from `attacks.from_logits`, with `losses.cross_entropy` as published.
+      objective: from `attacks.from_logits`.
       ball: `threat.l2()`, masked or not. Images are `[B, ...]`, usually `[B, H, W, C]` in [0, 1].
       num_steps: moves, those of the search included.
       init_radius: first radius, in pixel units.
       gamma: share by which the radius changes, in (0, 1).
       levels: evaluate points of so many equidistant pixel values only (256 for 8 bits); None: any.
+      ascend: `"margin"` (best other logit minus the true one, whatever loss was given) or `"loss"`,
+        that of the objective. Published is the cross entropy, which mixes all classes where logits
+        are small, and then ends farther away.
       search_steps: moves of the final search; None: a tenth of `num_steps`; 0: as published.
 
     Returns:
@@ -75,12 +80,16 @@ def ddn(
         raise ValueError(
             f"ddn: gamma must be in (0, 1) and init_radius positive, got {gamma}, {init_radius}"
         )
+    if ascend not in ("margin", "loss"):
+        raise ValueError(f'ascend must be "margin" or "loss", got {ascend!r}')
     if levels is not None and levels < 2:
         raise ValueError(f"levels must be at least 2, got {levels}; None: no rounding")
     searches = num_steps // 10 if search_steps is None else search_steps
     if not 0 <= searches <= max(num_steps - 1, 0):
         raise ValueError(f"search_steps must be in [0, num_steps), got {search_steps}")
     walk = num_steps - searches
+    if ascend == "margin":
+        objective = objective.with_loss(margin)
 
     def init_direction(x0: Array) -> DdnState:
         rows = x0.shape[:1]
@@ -130,5 +139,5 @@ def ddn(
         )
         return Proposal(x, evaluation, status, memory, objective_state)
 
-    spec = minimal_spec(objective, ball, num_steps, "ddn")
+    spec = minimal_spec(objective, ball, num_steps, "ddn")._replace(deterministic=False)
     return assemble(propose, init_direction, spec, random_start=False)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from advjax import criteria
 from advjax.attacks._gradient import in_fast_layout
 from advjax.attacks._kernel import Proposal, assemble, with_row_ball
-from advjax.attacks._minimal import Line, check_norm, choose, gaps, minimal_spec, within
+from advjax.attacks._minimal import Line, check_norm, choose, gaps, margin, minimal_spec, within
 from advjax.attacks._objective import grade
 from advjax.status import Status
 from advjax.types import Array, Attack, AttackState, Ball, Eval, Objective, Target
@@ -47,8 +47,8 @@ def deepfool(
     and that point. Then it stays, at no cost.
 
     A gradient step costs one forward pass and as many backward passes as there are candidates; a
-    bisection one forward pass. `num_grads` and `num_queries` count them; `spec.cost` is their
-    upper bound.
+    bisection one forward pass. `num_grads` and `num_queries` count them; `spec.cost` is their upper
+    bound. The loss of results is the largest difference.
 
     Args:
       objective: untargeted, from `attacks.from_logits`, not wrapped.
@@ -77,6 +77,7 @@ def deepfool(
         raise ValueError("deepfool: linearises the model itself; give it an unwrapped objective")
     if objective.criterion in (criteria.targeted_default, criteria.reached):
         raise ValueError("deepfool: is untargeted; use ddn, fmn or cw_l2 towards a target")
+    objective = objective.with_loss(margin)
 
     def init_direction(x0: Array) -> DeepfoolState:
         none = jnp.zeros(x0.shape[:1], jnp.bool_)

@@ -29,9 +29,9 @@ def fmn(
     ball: Ball,
     *,
     num_steps: int = 100,
-    step_size: float = 1.0,
-    last_step_size: float = 0.01,
-    gamma: float = 0.05,
+    init_step: float = 1.0,
+    last_step: float = 0.01,
+    init_gamma: float = 0.05,
     last_gamma: float = 0.001,
 ) -> Attack:
     """FMN (Pintor et al. 2021): the smallest perturbation in the l0, l1, l2 or l-infinity norm.
@@ -47,9 +47,9 @@ def fmn(
       ball: of norm `linf`, `l2`, `l1` or `l0`, masked or not. Images are `[B, ...]`, usually
         `[B, H, W, C]` in [0, 1].
       num_steps: moves.
-      step_size: Euclidean length of the first step, in pixel units.
-      last_step_size: of the last one; a cosine lies between.
-      gamma: first share by which the radius changes, in (0, 1).
+      init_step: Euclidean length of the first step, in pixel units.
+      last_step: of the last one; a cosine lies between.
+      init_gamma: first share by which the radius changes, in (0, 1).
       last_gamma: the last one; a cosine lies between.
 
     Returns:
@@ -59,10 +59,10 @@ def fmn(
       ValueError: an argument is out of range, or the norm of the ball is another one.
     """
     norm = check_norm("fmn", ball, ("linf", "l2", "l1", "l0"))
-    if not 0 < last_gamma <= gamma < 1 or not 0 < last_step_size <= step_size:
+    if not 0 < last_gamma <= init_gamma < 1 or not 0 < last_step <= init_step:
         raise ValueError(
-            "fmn: expected 0 < last_gamma <= gamma < 1 and 0 < last_step_size <= step_size, got "
-            f"{last_gamma}, {gamma}, {last_step_size}, {step_size}"
+            "fmn: expected 0 < last_gamma <= init_gamma < 1 and 0 < last_step <= init_step, got "
+            f"{last_gamma}, {init_gamma}, {last_step}, {init_step}"
         )
     objective = objective.with_loss(margin)
 
@@ -75,8 +75,8 @@ def fmn(
         memory: FmnState,
     ) -> tuple[Array, FmnState]:  # fmt: skip
         cosine = (1 + jnp.cos(jnp.pi * step.astype(x.dtype) / num_steps)) / 2
-        size = last_step_size + (step_size - last_step_size) * cosine
-        change = last_gamma + (gamma - last_gamma) * cosine
+        size = last_step + (init_step - last_step) * cosine
+        change = last_gamma + (init_gamma - last_gamma) * cosine
         distance = ball_.distance(x, x0)
         nearest = jnp.where(success, jnp.minimum(distance, memory.nearest), memory.nearest)
         if norm == "l0":

@@ -49,7 +49,10 @@ def side_of(region: Region, share: Array) -> Array:
 
 def place(key: Array, region: Region, sides: Array) -> Array:
     """Return `[2]` int32: the first row and column of a window of `sides` `[2]`, anywhere."""
-    return region.corner + jax.random.randint(key, (2,), 0, region.extent - sides + 1)
+    positions = region.extent - sides + 1
+    # one draw of numbers where `randint` makes three, each of which takes time to compile
+    drawn = jnp.floor(jax.random.uniform(key, (2,)) * positions).astype(jnp.int32)
+    return region.corner + jnp.minimum(drawn, positions - 1)
 
 
 def offsets(region: Region, corner: Array) -> tuple[Array, Array]:

@@ -6,12 +6,14 @@ every example, every budget, every step; slow and simple on purpose, the oracle 
 """
 
 from advjax.engine._autoattack import VERSIONS, AutoAttackResult, autoattack
+from advjax.engine._binarisation import BinarisationResult, binarisation_test
 from advjax.engine._plan import ORDERS, Verdict
 from advjax.engine._reference import MakeAttack, ReferenceRows, evaluate_clean, reference
-from advjax.engine._results import SweepResult
+from advjax.engine._results import SweepResult, with_flags
 from advjax.engine._stage import Progress, Tables
 from advjax.engine._state import Finished
 from advjax.engine._sweep import sweep, sweep_models
+from advjax.engine._transfer import TransferResult, transfer_check
 from advjax.engine._trust import SIGNS, Flag, Trust
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "SIGNS",
     "VERSIONS",
     "AutoAttackResult",
+    "BinarisationResult",
     "Finished",
     "Flag",
     "MakeAttack",
@@ -26,11 +29,15 @@ __all__ = [
     "ReferenceRows",
     "SweepResult",
     "Tables",
+    "TransferResult",
     "Trust",
     "Verdict",
     "autoattack",
+    "binarisation_test",
     "evaluate_clean",
     "reference",
     "sweep",
     "sweep_models",
+    "transfer_check",
+    "with_flags",
 ]

@@ -120,7 +120,7 @@ def reference(
     name = make_attack(params).spec.name
     # parts is one tuple of arrays per batch, in the order of ReferenceRows
     parts = []
-    for rows, image, target in _batches(x, y, ids, batch_size):
+    for rows, image, target in batches(x, y, ids, batch_size):
         keys = example_keys(key, jnp.asarray(ids[rows]), restart, name)
         budget = jnp.full(len(rows), eps, image.dtype)
         result = attacked(params, keys, image, target, budget)
@@ -132,7 +132,7 @@ def reference(
         if progress is not None:
             jax.block_until_ready(parts[-1])
             progress(len(rows))
-    return ReferenceRows(*_join(parts, len(x)))
+    return ReferenceRows(*join(parts, len(x)))
 
 
 def evaluate_clean(
@@ -159,14 +159,14 @@ def evaluate_clean(
     ids = np.arange(len(x)) if ids is None else np.asarray(ids)
     _, judged = _programs(make_attack)
     parts = []
-    for rows, image, target in _batches(x, y, ids, batch_size):
+    for rows, image, target in batches(x, y, ids, batch_size):
         keys = example_keys(key, jnp.asarray(ids[rows]), 0, "clean")
         parts.append(judged(params, keys, image, image, target)[:3])
-    output, wrong, loss = _join(parts, len(x))
+    output, wrong, loss = join(parts, len(x))
     return output, wrong | ~np.isfinite(loss), loss
 
 
-def _batches(x: np.ndarray, y: PyTree, ids: np.ndarray, batch_size: int) -> Any:
+def batches(x: np.ndarray, y: PyTree, ids: np.ndarray, batch_size: int) -> Any:
     """Yield row numbers, images and targets; the last batch repeats the last row."""
     sizes = {len(leaf) for leaf in jax.tree.leaves((x, y, ids))}
     if len(sizes) != 1 or 0 in sizes or batch_size < 1:
@@ -185,7 +185,8 @@ def _batches(x: np.ndarray, y: PyTree, ids: np.ndarray, batch_size: int) -> Any:
         yield rows, jnp.asarray(image), jax.tree.map(lambda leaf, r=rows: jnp.asarray(leaf[r]), y)
 
 
-def _join(parts: list[Any], total: int) -> Any:
+def join(parts: list[Any], total: int) -> Any:
+    """Put the rows of all batches together, without the padding of the last one."""
     return jax.tree.map(
         lambda *leaves: np.concatenate([np.asarray(v) for v in leaves])[:total], *parts
     )

@@ -51,6 +51,24 @@ class SweepResult(NamedTuple):
     x_adv: np.ndarray | None
 
 
+def with_flags(result: SweepResult, *flags: _trust.Flag) -> SweepResult:
+    """Add signs that were looked for after the sweep to its trust report.
+
+    Args:
+      result: of `sweep`.
+      *flags: such as those of `binarisation_test` and `transfer_check`; one of a name that is
+        there already takes its place.
+
+    Returns:
+      The result with these flags, whose verdict is the worst of all.
+    """
+    found = {flag.name: flag for flag in (*result.trust.flags, *flags)}
+    grades = ("ok", "suspicious", "unreliable")
+    worst = max((grades.index(flag.verdict) for flag in found.values()), default=0)
+    trust = _trust.Trust(grades[worst], tuple(found.values()))
+    return result._replace(trust=trust)
+
+
 class Share(NamedTuple):
     """What one process found of one model."""
 

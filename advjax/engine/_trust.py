@@ -75,6 +75,16 @@ SIGNS = {
         0.0, 0.4, "examples stood a budget that allows every image: no real model does, so the "
         "attack fails",
     ),
+    "binarisation_unsolved": Sign(
+        0.05, 0.3, "images stood although a two-class read-out of the model surely has an "
+        "adversarial image within the budget: the attack misses what is there; give it more steps, "
+        "or a differentiable stand-in for the layer that hides the gradient",
+    ),
+    "transfer_better": Sign(
+        0.02, 0.1, "examples that stood fell to images made for other models within the same "
+        "budget: the gradient of this one is masked, or the attack too weak",
+        least=2,
+    ),
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ _WIDTH, _HEIGHT = 360, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 12, 40
 MARKS = ("circle", "square", "triangle", "diamond")
 NUM_STYLES = 8
+QUERIES = "queries"  # in place of a norm: the axis counts what a black box was asked
 
 
 class Line(NamedTuple):
@@ -78,6 +79,8 @@ def ticks(largest: float, norm: str) -> list[tuple[float, str]]:
 
 def axis_label(norm: str) -> str:
     """Name the budget axis."""
+    if norm == QUERIES:
+        return "queries of the model, for one image"
     return "budget ε in 1/255 of the pixel range" if norm == "linf" else f"budget ε ({norm} norm)"
 
 
@@ -136,7 +139,8 @@ def _curve(line: Line, largest: float, norm: str) -> Markup:
         places, line.eps[keep], *(part[keep] for part in line.share), strict=True
     ):
         value, low, high = (float(part) for part in numbers)
-        told = f"{line.label}, {budget(eps, norm)}: {percent(value)} ({percent_range(low, high)})"
+        told = f"{line.label}, {_place(eps, norm)}: {percent(value)}"
+        told += f" ({percent_range(low, high)})" if np.isfinite(low) else ""
         marks.append(_mark(line.style, x, y, told))
     return Markup(
         f'<g class="s{line.style}"><polyline class="line" points="{path}"/>{"".join(marks)}</g>'
@@ -165,6 +169,11 @@ def _spoken(line: Line, norm: str) -> str:
     first, last = keep[0], keep[-1]
     return (
         f"{line.label}: {percent(float(line.share.value[first]))} at "
-        f"{budget(line.eps[first], norm)}, {percent(float(line.share.value[last]))} at "
-        f"{budget(line.eps[last], norm)}"
+        f"{_place(line.eps[first], norm)}, {percent(float(line.share.value[last]))} at "
+        f"{_place(line.eps[last], norm)}"
     )
+
+
+def _place(eps: float, norm: str) -> str:
+    """Say where on the axis a mark stands."""
+    return f"{eps:.0f} queries" if norm == QUERIES else budget(eps, norm)

@@ -18,6 +18,7 @@ from advjax.report import (
     _figures,
     _format,
     _images,
+    _queries,
     _results,
     _statistics,
     _tables,
@@ -63,6 +64,7 @@ class Section(NamedTuple):
     robust: list[Plot]
     alone: list[Plot]
     strict: list[Plot]
+    queries: list[Plot]
     accuracies: list[_tables.Table]
     every_budget: list[dict[str, Any]]
     outputs: list[_tables.Table]
@@ -118,6 +120,7 @@ def render(results: Results, statistics: list[Statistics]) -> str:
         subtitle=_subtitle(statistics),
         sections=_sections(results, statistics),
         cost=_tables.cost_table(results, models),
+        cascades=results.extra.get("cascades") or {},
         sheets=_by_attack(_images.sheets(results)),
         notes=results.notes,
         warnings=[
@@ -185,6 +188,12 @@ def _section(
         robust=_plots(found, norm, "robust"),
         alone=_plots(found, norm, "alone"),
         strict=_plots(found, norm, "robust", found.series) if found.multi else [],
+        queries=[
+            Plot(title, svg)
+            for title, svg in _queries.plots(
+                found.group, [a for a, n in results.norms.items() if n == norm], norm
+            )
+        ],
         accuracies=[_tables.accuracy_table(found, norm, which) for which in figures],
         every_budget=[
             _transposed(_tables.accuracy_table(found, norm, which, every)) for which in figures

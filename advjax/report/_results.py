@@ -24,6 +24,7 @@ class Cell(NamedTuple):
       l2: `[E, N]`, NaN where not evaluated.
       confidence: `[E, N]`, NaN where not evaluated.
       probabilities: `[E, N, C]`, NaN where the output is not known.
+      queries: `[E, N]` int32, forward passes.
       num_rows: rows stored, restarts counted.
       num_steps: moves of all rows.
       num_grads: backward passes of all rows.
@@ -37,6 +38,7 @@ class Cell(NamedTuple):
     l2: Array
     confidence: Array
     probabilities: Array
+    queries: Array
     num_rows: int
     num_steps: int
     num_grads: int
@@ -247,6 +249,7 @@ def _cell(rows: dict[str, Array], ids: Array, where: str, notes: list[str]) -> C
         l2=np.where(known, rows["l2"][worst], np.nan),
         confidence=np.where(known, rows["confidence"][worst], np.nan),
         probabilities=_probabilities(rows["probabilities"], worst),
+        queries=rows["num_queries"][worst],
         num_rows=len(rows["eps"]),
         num_steps=int(rows["num_steps"].sum()),
         num_grads=int(rows["num_grads"].sum()),

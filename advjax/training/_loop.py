@@ -80,7 +80,8 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
     Writes `config.out`: `config.json`, `metrics.jsonl` (one line per epoch) and `checkpoints/`
     (newest two, and the best by the validation split). A run that was killed, at any moment,
     continues from its last checkpoint and ends with the same parameters, bit for bit, as one
-    that was not, on the same machine. A finished run says that there is nothing to do.
+    that was not, on the same machine; on a CPU as far as XLA's threads round alike (README, sharp
+    edges). A finished run says that there is nothing to do.
 
     The last batch of an epoch is left out where it is not full; other images each epoch.
 

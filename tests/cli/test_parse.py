@@ -180,7 +180,9 @@ def test_every_field_has_a_text():
 
 
 def test_defaults_of_attacks_are_what_help_says(capsys):
-    told = {"pgd": 20, "cw_linf": 30, "apgd": 100, "fab": 100}
+    told = {"pgd": 20, "cw_linf": 30, "deepfool": 50, "hopskipjump": 64, "cw_l2": 1000,
+            "simba": 5000, "square": 5000}  # fmt: skip
+    told |= dict.fromkeys(("apgd", "fab", "ddn", "fmn", "nes", "spsa"), 100)
     for name, make in attacks.ATTACKS.items():
         steps = inspect.signature(make).parameters.get("num_steps")
         assert (1 if steps is None else steps.default) == (
@@ -188,7 +190,9 @@ def test_defaults_of_attacks_are_what_help_says(capsys):
         )
     assert main(["evaluate", "--help"]) == 0
     text = capsys.readouterr().out
-    for words in ("20 for pgd", "30 for cw_linf", "100 for apgd and fab"):
+    for words in ("20 for pgd", "30 for cw_linf", "50 for deepfool", "64 for hopskipjump",
+                  "100 for apgd, fab, ddn, fmn, nes and spsa", "1000 for cw_l2",
+                  "5000 for simba and square"):  # fmt: skip
         assert words in " ".join(re.sub("[│|]", " ", text).split())
 
 

@@ -62,7 +62,7 @@ def test_linear_models_are_broken_where_they_can_be(classes, norm, names):
     # an image whose distance is within 1 % of a budget may fall on either side
     clear = np.abs(exact[:, None] / budgets - 1).min(1) > 0.01
     clear |= exact == 0
-    assert clear.sum() >= 20
+    assert clear.sum() >= 15
     np.testing.assert_array_equal(result.robust.T[clear], exact[clear, None] > budgets)
     np.testing.assert_array_equal(result.broken_by == "clean", exact == 0)
     np.testing.assert_array_equal(result.broken_by == "", result.robust[-1])
@@ -178,8 +178,10 @@ def test_plus_has_more_attacks():
     ],
 )
 def test_mistakes_get_one_line(options, words):
+    x, y, w = problem(8)
+    given = {"fn": logits, "norm": "linf", "epsilons": [0.1], "key": KEY} | options
     with pytest.raises(ValueError, match=words):
-        attacked(8, **options)
+        engine.autoattack(given.pop("fn"), w, x, y, **given)
 
 
 def test_labels_must_be_one_an_image():

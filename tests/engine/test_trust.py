@@ -65,7 +65,10 @@ def flags(fn, *, randomised=False, y=Y):
 def test_an_honest_model_is_trusted():
     result, found = flags(logits)
     assert result.trust.verdict == "ok"
-    assert set(found) == set(SIGNS) - {"more_restarts_break", "black_box_better"}
+    # two signs are looked for by whoever asks for them, two need restarts or a black box
+    asked = {"binarisation_unsolved", "transfer_better"}
+    assert set(SIGNS) - set(found) == asked | {"more_restarts_break", "black_box_better"}
+    assert set(found) < set(SIGNS)
     assert all(flag.verdict == "ok" and flag.shown == 0 for flag in found.values())
     assert found["unbounded_eps_fails"].total > 0
     assert found["more_effort_breaks"].total > 0

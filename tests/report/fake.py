@@ -5,6 +5,7 @@ import numpy as np
 from advjax.store import Store, write_panel
 
 STRENGTH = {"fgsm": 0.55, "bim": 0.9, "pgd": 1.0, "mifgsm": 0.85, "smia": 0.8}
+BLACK_BOX = {"square": 200}  # queries at the most
 DERMOSCOPY = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 
 
@@ -134,13 +135,20 @@ def _rows(rng, model, data, attack, eps, target, success, wrong, task, num_class
         "linf": np.full(count, eps) * (0.97 if attack == "smia" else 1.0),
         "l2": eps * 32 * (0.8 + 0.2 * rng.random(count)),
         "num_steps": np.full(count, steps),
-        "num_grads": np.full(count, steps),
-        "num_queries": np.full(count, steps + 1),
+        "num_grads": np.full(count, 0 if attack in BLACK_BOX else steps),
+        "num_queries": _queries(rng, attack, success, steps),
         "status": np.where(rng.random(count) < 0.02, 1, 0) if attacked else np.zeros(count, int),
         "confidence": sure,
         "target": target[:, None] if target.ndim == 1 else target,
         "probabilities": probabilities,
     }
+
+
+def _queries(rng, attack, success, steps):
+    most = BLACK_BOX.get(attack)
+    if most is None:
+        return np.full(len(success), steps + 1)
+    return np.where(success, rng.integers(1, most, len(success)), most + 1)
 
 
 def _panel(rng, folder, model, attack, eps, target, success, wrong, names, size, count):
