@@ -184,8 +184,10 @@ def _ascent(
     flags = int((np.asarray(~result.success) != golden[f"{prefix}/robust"]).sum())
     wrong = np.abs(np.asarray(result.loss) - best)
     if norm == "l1":
+        weaker = (best - np.asarray(result.loss)) / np.maximum(np.abs(best), 1)
         return [
             Measured("share of losses off by 1e-3", float((wrong > 1e-3).mean()), 0.1),
+            Measured("share of losses lower by 1e-3", float((weaker > 1e-3).mean()), 0.1),
             Measured("flags that differ", flags, 1),
         ]
     apart = np.abs(np.asarray(result.x_adv) - golden[f"{prefix}/x_best"])

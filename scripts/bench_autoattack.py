@@ -155,7 +155,8 @@ def _measure(
     for i, eps in enumerate(epsilons):
         rows.append(_ours(work, norm, (eps,), args, cold=i == 0))
         if args.peers:
-            rows += [_theirs(work, norm, eps, steps, args) for steps in (SHIPPED, args.steps)]
+            each = dict.fromkeys((SHIPPED, args.steps))
+            rows += [_theirs(work, norm, eps, steps, args) for steps in each]
     if len(epsilons) > 1:
         rows.append(_ours(work, norm, epsilons, args, cold=True))
     return compare(rows)

@@ -34,13 +34,9 @@ def main(argv: list[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
 
     def add(found: Any) -> None:
-        said = ""
         for row in found:
             rows.append(row)
-            name = f"{row['against']}: {_name(row)}"
-            if name != said:
-                print(name, flush=True)
-            said = name
+            print(_line(row), flush=True)
 
     def wanted(attack: str) -> bool:
         return args.only is None or any(attack.startswith(name) for name in args.only)
@@ -102,16 +98,21 @@ def report(rows: list[dict[str, Any]]) -> str:
         parts.append(_timing.table(table) + "\n" + LEGEND)
     if notes:
         parts.append("not compared:")
-        parts += [f"{row['against']}, {_name(row)}: {row['note']}" for row in notes]
+        parts += [_line(row) for row in notes]
         parts.append("")
     held = sum(row["held"] for row in measured)
     parts.append(f"{held} of {len(measured)} bounds held")
     return "\n".join(parts)
 
 
-def _name(row: dict[str, Any]) -> str:
+def _line(row: dict[str, Any]) -> str:
+    """Return a row in words, for the minutes until the table."""
     said = (row["attack"], row["norm"], row["loss"], row["net"])
-    return " ".join(part for part in said if part != "-")
+    name = f"{row['against']}, {' '.join(part for part in said if part != '-')}"
+    if "note" in row:
+        return f"{name}: {row['note']}"
+    told = "" if row["held"] else "  MISSED"
+    return f"{name}, {row['what']}: {row['deviation']:.3g} (at most {row['bound']:g}){told}"
 
 
 if __name__ == "__main__":
