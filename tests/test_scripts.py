@@ -85,7 +85,7 @@ def test_budgets_of_the_peers_are_spread(bench):
     assert bench._spread(2, 5) == (0, 1)
 
 
-@pytest.mark.parametrize("name", ["bench_step", "bench_engine"])
+@pytest.mark.parametrize("name", ["bench_step", "bench_engine", "bench_autoattack", "parity"])
 def test_benches_explain_themselves(name):
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / f"{name}.py", "--help"], cwd=ROOT, text=True,
