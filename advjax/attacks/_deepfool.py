@@ -5,10 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from advjax import criteria
+from advjax import criteria, tree
 from advjax.attacks._gradient import in_fast_layout
 from advjax.attacks._kernel import Proposal, assemble, with_row_ball
-from advjax.attacks._minimal import Line, check_norm, choose, gaps, margin, minimal_spec, within
+from advjax.attacks._minimal import Line, check_norm, gaps, margin, minimal_spec, within
 from advjax.attacks._objective import grade
 from advjax.status import Status
 from advjax.types import Array, Attack, AttackState, Ball, Eval, Objective, Target
@@ -47,8 +47,8 @@ def deepfool(
     and that point. Then it stays, at no cost.
 
     A gradient step costs one forward pass and as many backward passes as there are candidates; a
-    bisection one forward pass. `num_grads` and `num_queries` count them; `spec.cost` is their upper
-    bound. The loss of results is the largest difference.
+    bisection one forward pass. `num_grads` and `num_queries` count them; `spec.cost` is their
+    upper bound. The loss of results is the largest difference.
 
     Args:
       objective: untargeted, from `attacks.from_logits`, not wrapped.
@@ -96,8 +96,8 @@ def deepfool(
         walked = x0 + (1 + overshoot) * total
 
         idle = memory.found & (memory.line.tried >= search_steps)
-        line = choose(memory.found & ~idle, memory.line.learn(success), memory.line)
-        line = choose(success & ~memory.found, Line.to(x), line)
+        line = tree.where(memory.found & ~idle, memory.line.learn(success), memory.line)
+        line = tree.where(success & ~memory.found, Line.to(x), line)
         # wrong when clean: there is nothing to take back
         clean = success & ~memory.found & (ball_.distance(x, x0) == 0)
         line = line._replace(tried=jnp.where(clean, search_steps, line.tried))
