@@ -118,9 +118,8 @@ def apgd(
             new = ball_.project(mixed, x0, budget)
             memory = memory._replace(x_before=x)
         if phases.several:
-            after = at(phases.table, step + 1).radius.astype(eps.dtype)
-            turned = ball_.project(memory.x_best, x0, eps * after)
-            new = jnp.where(when.turn, turned, new)
+            after = eps * at(phases.table, step + 1).radius.astype(eps.dtype)
+            new = jnp.where(when.turn, ball_.project(memory.x_best, x0, after), new)
         return new, (memory, row)
 
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
