@@ -134,24 +134,8 @@ def with_estimated_gradient(
     rows, pairs = over_rows(ball), size // 2
 
     def slopes(x: Array, target: Target, movable: Array, keys: Array, number: Array) -> Array:
-        """Return the sum of slopes times vectors over the pairs of one chunk, `[B, ...]`."""
         ids = number * pairs + jnp.arange(pairs)
-        pair_keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(ids))(keys)
-        split = jax.vmap(jax.vmap(jax.random.split))(pair_keys)  # [B, pairs, 2]
-
-        def vector(key: Array) -> Array:
-            return noise(key, x.shape[1:], x.dtype)
-
-        v = jax.vmap(jax.vmap(vector))(split[..., 0]) * movable[:, None]
-        low, high = (jnp.asarray(bound, x.dtype) for bound in ball.bounds)
-        both = jnp.stack([x[:, None] + delta * v, x[:, None] - delta * v], 1)
-        points = jnp.clip(both, low, high).reshape(-1, *x.shape[1:])
-        # a random model draws the same for both points of a pair
-        asked = jnp.broadcast_to(split[:, None, :, 1], (x.shape[0], 2, pairs)).reshape(-1)
-        targets = jax.tree.map(lambda leaf: jnp.repeat(leaf, size, axis=0), target)
-        loss = objective.judge(points, targets, asked).loss.reshape(-1, 2, pairs)
-        slope = ((loss[:, 0] - loss[:, 1]) / (2 * delta)).astype(x.dtype)
-        return jax.vmap(lambda weights, vectors: jnp.tensordot(weights, vectors, 1))(slope, v)
+        return _slopes(objective, ball, noise, delta, x, target, movable, keys, ids)
 
     def estimate(x: Array, target: Target, keys: Array) -> Array:
         movable = (rows.steepest(jnp.ones_like(x)) != 0).astype(x.dtype)
@@ -187,3 +171,27 @@ def with_estimated_gradient(
         # loss and success come from `judge` already
         approximate=False,
     )  # fmt: skip
+
+
+def _slopes(
+    objective: Objective, ball: Ball, noise: NoiseFn, delta: float, x: Array, target: Target,
+    movable: Array, keys: Array, ids: Array,
+) -> Array:  # fmt: skip
+    """Return the sum of slopes times vectors, `[B, ...]`, over the pairs of these `ids`."""
+    num = len(ids)
+    pair_keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(ids))(keys)
+    split = jax.vmap(jax.vmap(jax.random.split))(pair_keys)  # [B, num, 2]
+
+    def vector(key: Array) -> Array:
+        return noise(key, x.shape[1:], x.dtype)
+
+    v = jax.vmap(jax.vmap(vector))(split[..., 0]) * movable[:, None]
+    low, high = (jnp.asarray(bound, x.dtype) for bound in ball.bounds)
+    both = jnp.stack([x[:, None] + delta * v, x[:, None] - delta * v], 1)
+    points = jnp.clip(both, low, high).reshape(-1, *x.shape[1:])
+    # a random model draws the same for both points of a pair
+    asked = jnp.broadcast_to(split[:, None, :, 1], (x.shape[0], 2, num)).reshape(-1)
+    targets = jax.tree.map(lambda leaf: jnp.repeat(leaf, 2 * num, axis=0), target)
+    loss = objective.judge(points, targets, asked).loss.reshape(-1, 2, num)
+    slope = ((loss[:, 0] - loss[:, 1]) / (2 * delta)).astype(x.dtype)
+    return jax.vmap(lambda weights, vectors: jnp.tensordot(weights, vectors, 1))(slope, v)

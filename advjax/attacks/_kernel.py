@@ -370,14 +370,10 @@ def _judge_best(spec: AttackSpec, state: AttackState, target: Target, keys: Arra
 
 def is_better(spec: AttackSpec, state: AttackState, new: Eval) -> Array:
     """Return `[B]`: the current point, of which `new` speaks, beats the best one so far."""
-    loss = new.loss.astype(state.best_loss.dtype)
-    wins = new.success & ~state.success
-    higher = _rank(loss) > _rank(state.best_loss)
-    if spec.ties == "later":
-        higher = higher | (_rank(loss) == _rank(state.best_loss))
-    else:
-        higher = higher | (state.num_queries == 0)
-    return wins | ((new.success == state.success) & higher)
+    rank, before = _rank(new.loss.astype(state.best_loss.dtype)), _rank(state.best_loss)
+    tied = (rank == before) if spec.ties == "later" else (state.num_queries == 0)
+    higher = (new.success == state.success) & ((rank > before) | tied)
+    return higher | (new.success & ~state.success)
 
 
 def _keep_best(

@@ -1,5 +1,6 @@
 """SimBA (Guo et al. 2019): try a direction of an orthonormal basis forwards and backwards."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -78,6 +79,7 @@ def simba(
         step_size_abs = 0.2
     scale, row_args = step_transform(step_size, step_size_abs, 1.0)
     rows = over_rows(ball)
+    shuffle_row = functools.partial(_shuffled, basis)
 
     def grid(x0: Array) -> tuple[int, int, int]:
         shape = image_shape(x0, "simba")
@@ -93,22 +95,13 @@ def simba(
         memory = SimbaState(order, nothing, nothing, jnp.zeros(num, jnp.bool_))
         return memory, broadcast_rows(row_args, x0)
 
-    def shuffled(key: Array, movable: Array, memory: SimbaState) -> SimbaState:
-        useful = movable.reshape(-1) if basis == "pixel" else jnp.ones(memory.order.shape, bool)
-        # fast and good enough: ties of 23 random bits go by position
-        chance = jnp.where(useful, jax.random.uniform(key, useful.shape), 2)
-        order = jnp.argsort(chance).astype(jnp.int32)
-        return memory._replace(
-            order=order, useful=jnp.maximum(jnp.sum(useful), 1).astype(jnp.int32)
-        )
-
     def prepare(state: AttackState, x0: Array, keys: Array) -> PyTree:
         memory, row = state.direction_state
         first = state.step == 0
         movable = rows.steepest(jnp.ones_like(x0)) != 0
 
         def shuffle(memory: SimbaState) -> SimbaState:
-            return tree.where(first, jax.vmap(shuffled)(keys, movable, memory), memory)
+            return tree.where(first, jax.vmap(shuffle_row)(keys, movable, memory), memory)
 
         # the sort is worth skipping where no row begins
         return jax.lax.cond(jnp.any(first), shuffle, lambda memory: memory, memory), row
@@ -149,3 +142,12 @@ def _direction(
             wave = jnp.cos(jnp.pi / size * (at + 0.5) * place).astype(dtype)
             axes.append(wave * jnp.sqrt(jnp.where(place == 0, 1, 2) / size).astype(dtype))
     return axes[0][:, None, None] * axes[1][None, :, None] * axes[2]
+
+
+def _shuffled(basis: str, key: Array, movable: Array, memory: SimbaState) -> SimbaState:
+    """Draw the order of the directions of one example; pixels outside of a mask come last."""
+    useful = movable.reshape(-1) if basis == "pixel" else jnp.ones(memory.order.shape, bool)
+    # ties of 23 random bits go by position
+    chance = jnp.where(useful, jax.random.uniform(key, useful.shape), 2)
+    number = jnp.maximum(jnp.sum(useful), 1).astype(jnp.int32)
+    return memory._replace(order=jnp.argsort(chance).astype(jnp.int32), useful=number)

@@ -130,6 +130,7 @@ def test_eps_zero_returns_exactly_x_from_every_start(name, norm):
     for x_start in (None, start):
         result = attacks.run(attack, KEY, x, y, 0.0, x_start=x_start, stop="budget")
         assert (result.x_adv == x).all()
+        # nothing succeeds: the nearest success of an attack for the minimal norm is nowhere
         assert (result.distance == (jnp.inf if attack.spec.minimal else 0)).all()
 
 
