@@ -117,6 +117,7 @@ def test_defects_of_the_peers_are_named(script):
     assert not compared & {(row[0], name) for row in named for name in row[1].split(", ")}
 
 
+@pytest.mark.slow
 def test_a_tiny_autoattack_prints_its_table(script, tmp_path, monkeypatch, capsys):
     bench = script("bench_autoattack")
     rng = np.random.default_rng(0)
@@ -131,18 +132,37 @@ def test_a_tiny_autoattack_prints_its_table(script, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(bench, "load_golden", lambda examples: work)
     out = tmp_path / "bench.json"
     bench.main([
-        "--no-peers", "--norms", "linf", "--budgets", "8", "2", "--steps", "3", "--queries", "4",
+        "--no-peers", "--norms", "linf", "--budgets", "8", "--steps", "3", "--queries", "4",
         "--out", str(out),
     ])  # fmt: skip
-    assert "linf, budgets 2/8 of 255 together / dearest alone" in capsys.readouterr().out
+    assert "linear: 8 images, 2 classes, 3 steps, 4 queries" in capsys.readouterr().out
     told = json.loads(out.read_text())
-    assert [row["eps"] for row in told["rows"]] == ["2 of 255", "8 of 255", "2/8 of 255"]
-    small, large, both = told["rows"]
-    assert both["robust accuracy"] == [*small["robust accuracy"], *large["robust accuracy"]]
-    assert small["compile s"] > 0
-    assert large["compile s"] is None
-    assert all(sum(row["broken by"].values()) == 8 for row in told["rows"])
+    (row,) = told["rows"]
+    # a linear model falls where the budget reaches its margin, and to the first attack
+    logits = logits_fn(weights, images)
+    margin = np.abs(logits[:, 0] - logits[:, 1]) / np.abs(weights[:, 0] - weights[:, 1]).sum()
+    assert row["robust accuracy"] == [(margin > 8 / 255).mean()]
+    broken = int((margin <= 8 / 255).sum())
+    assert row["broken by"] == {"apgd-ce": broken, "": 8 - broken}
+    assert row["compile s"] > 0
+    assert 0 < row["useful"] <= row["rows"]
     assert len(told["load"]) == 3
+
+
+def test_every_shape_is_compiled_apart_and_budgets_go_together_last(script, monkeypatch):
+    bench = script("bench_autoattack")
+    called = []
+
+    def ours(work, norm, epsilons, args, *, cold):
+        called.append((epsilons, cold))
+        return {"program": "advjax", "eps": str(epsilons), "seconds": sum(epsilons), "norm": norm,
+                "budgets": len(epsilons)}  # fmt: skip
+
+    monkeypatch.setattr(bench, "_ours", ours)
+    args = bench._parse(["--no-peers"])
+    rows = bench._measure(None, "linf", (1.0, 2.0), args)
+    assert called == [((1.0,), True), ((2.0,), False), ((1.0, 2.0), True)]
+    assert rows[-1]["/ dearest"] == 1.5
 
 
 def test_all_budgets_together_are_bounded_by_the_dearest(script):
