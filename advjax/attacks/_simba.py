@@ -68,28 +68,15 @@ def simba(
         `num_frequencies` is below 1 or given without waves, or (when the attack is traced) the
         examples are neither images nor vectors.
     """
-    if basis not in BASES:
-        raise ValueError(f'basis must be "pixel" or "dct", got {basis!r}')
-    if num_frequencies is not None and (basis == "pixel" or num_frequencies < 1):
-        raise ValueError(
-            f'num_frequencies: expected 1 or more, with basis="dct"; got {num_frequencies} with '
-            f"{basis!r}"
-        )
+    _check_basis(basis, num_frequencies)
     if step_size is None and step_size_abs is None:
         step_size_abs = 0.2
     scale, row_args = step_transform(step_size, step_size_abs, 1.0)
     rows = over_rows(ball)
     shuffle_row = functools.partial(_shuffled, basis)
 
-    def grid(x0: Array) -> tuple[int, int, int]:
-        shape = image_shape(x0, "simba")
-        if basis == "pixel":
-            return shape
-        lowest = [max(n // 8, 4) if num_frequencies is None else num_frequencies for n in shape[:2]]
-        return min(shape[0], lowest[0]), min(shape[1], lowest[1]), shape[2]
-
     def init_memory(x0: Array) -> tuple[SimbaState, dict[str, Array]]:
-        num, (down, across, channels) = x0.shape[0], grid(x0[0])
+        num, (down, across, channels) = x0.shape[0], _grid(x0[0], basis, num_frequencies)
         nothing = jnp.zeros(num, jnp.int32)
         order = jnp.zeros((num, down * across * channels), jnp.int32)
         memory = SimbaState(order, nothing, nothing, jnp.zeros(num, jnp.bool_))
@@ -115,7 +102,9 @@ def simba(
         turn = ~accepted & ~state.back & (step > 0)
         left = jnp.where(step == 0, 0, state.place + ~turn)
         which = state.order[left % state.useful]
-        wave = _direction(which, grid(x0), image_shape(x0, "simba"), basis, x0.dtype)
+        wave = _direction(
+            which, _grid(x0, basis, num_frequencies), image_shape(x0, "simba"), basis, x0.dtype
+        )
         unit = jnp.where(turn, -wave, wave).reshape(x0.shape)
         unit = jnp.where(support(ball_, x0), unit, 0)
         away, _ = scale.update(unit, scale.init(unit), x0, eps=eps, ball=ball_, **row)
@@ -125,6 +114,29 @@ def simba(
     return random_search(
         objective, ball, candidate, init_memory, num_steps=num_steps, name="simba", prepare=prepare
     )
+
+
+def _check_basis(basis: str, num_frequencies: int | None) -> None:
+    if basis not in BASES:
+        raise ValueError(f'basis must be "pixel" or "dct", got {basis!r}')
+    if num_frequencies is not None and (basis == "pixel" or num_frequencies < 1):
+        raise ValueError(
+            f'num_frequencies: expected 1 or more, with basis="dct"; got {num_frequencies} with '
+            f"{basis!r}"
+        )
+
+
+def _grid(x0: Array, basis: str, num_frequencies: int | None) -> tuple[int, int, int]:
+    """Return how many directions there are: rows or frequencies, columns or frequencies, channels.
+
+    Raises:
+      ValueError: the example is neither an image nor a vector.
+    """
+    shape = image_shape(x0, "simba")
+    if basis == "pixel":
+        return shape
+    lowest = [max(n // 8, 4) if num_frequencies is None else num_frequencies for n in shape[:2]]
+    return min(shape[0], lowest[0]), min(shape[1], lowest[1]), shape[2]
 
 
 def _direction(
