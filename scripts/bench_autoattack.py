@@ -85,6 +85,8 @@ def main(argv: list[str] | None = None) -> None:
         _timing.save(
             args.out, "bench_autoattack", rows, settings, load=os.getloadavg(), bounds=bounds,
             model=work.name,
+            # compile time is then that of loading programs
+            compilation_cache=jax.config.jax_compilation_cache_dir is not None,
         )  # fmt: skip
 
 
