@@ -44,6 +44,8 @@ def torch_twin(params: dict[str, np.ndarray], strides: Sequence[int]) -> Any:
     import torch
     from torch import nn
 
+    torch.set_flush_denormal(True)
+
     class Twin(nn.Module):
         def __init__(self) -> None:
             super().__init__()

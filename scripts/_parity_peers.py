@@ -41,9 +41,14 @@ _AUTO = (
     "differs from the official one (its issues 59, 164, 188): its gradient attacks make 10 steps, "
     "not 100; timed by bench_autoattack.py"
 )
+_FMN = (
+    "ends 20 to 40 times (l2), twice (l0) as far as the reference code, which the goldens hold: "
+    "medians of both nets"
+)
 DEFECTS = {
     "foolbox": (
         ("mifgsm", "adds up gradients without dividing each by its l1 norm"),
+        ("fmn in l2 and l0", _FMN),
         ("apgd, fab, square, autoattack", "not there"),
     ),
     "torchattacks": (
@@ -170,9 +175,7 @@ ATTACKS: tuple[tuple[str, str, str, Attack], ...] = (
     ("art", "deepfool", "l2", _art("DeepFool", budget=False, epsilon=0.02, verbose=False)),
     ("foolbox", "deepfool", "linf", _foolbox("LinfDeepFoolAttack")),
     ("foolbox", "fmn", "linf", _foolbox("LInfFMNAttack", steps=100)),
-    ("foolbox", "fmn", "l2", _foolbox("L2FMNAttack", steps=100)),
     ("foolbox", "fmn", "l1", _foolbox("L1FMNAttack", steps=100)),
-    ("foolbox", "fmn", "l0", _foolbox("L0FMNAttack", steps=100)),
     ("foolbox", "cw_l2", "l2", _foolbox("L2CarliniWagnerAttack", steps=CW_STEPS)),
 )  # fmt: skip
 

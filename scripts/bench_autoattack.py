@@ -85,6 +85,8 @@ def main(argv: list[str] | None = None) -> None:
         _timing.save(
             args.out, "bench_autoattack", rows, settings, load=os.getloadavg(), bounds=bounds,
             model=work.name,
+            # compile time is then that of loading programs
+            compilation_cache=jax.config.jax_compilation_cache_dir is not None,
         )  # fmt: skip
 
 
@@ -100,6 +102,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=100, help="of APGD and FAB")
     parser.add_argument("--queries", type=int, default=5000, help="of Square")
     parser.add_argument("--calls", type=int, default=1, help="warm calls; the median counts")
+    parser.add_argument(
+        "--torch-threads", type=int,
+        help="on a machine that is shared, torch's threads wait for each other: 1 may be fastest",
+    )  # fmt: skip
     parser.add_argument("--no-peers", dest="peers", action="store_false")
     parser.add_argument("--out", default=None, help="write the table as JSON here")
     args = parser.parse_args(argv)
@@ -195,6 +201,8 @@ def _theirs(work: Work, norm: str, eps: float, steps: int, args: argparse.Namesp
     """Time torchattacks on the images that are right when clean, all of them at once."""
     import torch
 
+    if args.torch_threads:
+        torch.set_num_threads(args.torch_threads)
     net, images, labels, right = torch_side(work)
     attack = torchattacks_autoattack(net, norm, eps, steps, args.queries, work.num_classes)
     if steps == SHIPPED:
