@@ -171,7 +171,7 @@ def check_attack(
     np.testing.assert_allclose(shuffled.x_adv, result.x_adv[order], atol=1e-6, err_msg="order")
 
     constant = factory(from_logits(lambda x: jnp.zeros((x.shape[0], 2)), loss=loss), ball)
-    flat = run(constant, keys, x, y, eps, x_start=x, stop="budget")
+    flat = jax.jit(lambda *args: run(constant, *args, x_start=x, stop="budget"))(keys, x, y, eps)
     _assert(bool(jnp.all(flat.x_adv == x)), "a zero gradient moves nothing")
     flagged = attack.spec.cost.backwards > 0 or bool(jnp.any(flat.status > 0))
     _assert(not flagged or bool(jnp.all(flat.status == 1)), "a zero gradient is flagged")
