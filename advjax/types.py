@@ -208,7 +208,8 @@ class Attack(NamedTuple):
     Attributes:
       init: `(keys, x0, target, eps, x_start=None) -> AttackState`; calls no model.
       step: `(state, x0, target, eps, freeze=False) -> AttackState`; differentiates the objective
-        exactly once. With `freeze`, rows that have succeeded stay where they succeeded.
+        as often as `spec.cost` says: once, but for black boxes and for attacks that need a gradient
+        for every class. With `freeze`, rows that have succeeded stay where they succeeded.
       finalize: `(state, x0, target, eps, freeze=False) -> AttackResult`; evaluates once, and the
         best point too where the objective is `approximate`.
       spec: the static part.

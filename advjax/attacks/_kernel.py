@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from advjax import tree
+from advjax.attacks._best import judge_best, keep_best, keep_closest, needs_judgement
 from advjax.attacks._confirm import confirm
 from advjax.attacks._gradient import input_gradient
 from advjax.status import Status
@@ -271,13 +272,13 @@ def _step(
     grads = spec.cost.backwards if proposal.grads is None else proposal.grads
     queries = spec.cost.forwards if proposal.queries is None else proposal.queries
     if spec.objective.approximate:
-        asked = active & _needs_judgement(spec, state, evaluation)
+        asked = active & needs_judgement(spec, state, evaluation)
         evaluation = confirm(spec.objective, evaluation, asked, state.x, target, keys)
         queries = queries + asked.astype(jnp.int32)
     if spec.minimal:
-        best_x, best_loss, success = _keep_closest(rows, state, evaluation, x0, eps)
+        best_x, best_loss, success = keep_closest(rows, state, evaluation, x0, eps)
     else:
-        best_x, best_loss, success = _keep_best(spec, state, evaluation, active)
+        best_x, best_loss, success = keep_best(spec, state, evaluation, active)
     moving = active & ~evaluation.success if freeze else active
     moved = (proposal.x, proposal.direction_state, proposal.objective_state)
     if freeze:
@@ -311,13 +312,13 @@ def _finalize(
     freeze = freeze and not spec.minimal
     judges_best = spec.objective.approximate and spec.keep == "best" and not spec.minimal
     if judges_best:
-        state = _judge_best(spec, state, target, keys)
+        state = judge_best(spec, state, target, keys)
     last = spec.objective.judge(state.x, target, keys)
     active = ~state.success if freeze else jnp.ones_like(state.success)
     if spec.minimal:
-        x_adv, loss, success = _keep_closest(rows, state, last, x0, eps)
+        x_adv, loss, success = keep_closest(rows, state, last, x0, eps)
     elif spec.keep == "best":
-        x_adv, loss, success = _keep_best(spec, state, last, active)
+        x_adv, loss, success = keep_best(spec, state, last, active)
     else:
         # a frozen row succeeded where it stands, which is its best point
         x_adv = tree.where(active, state.x, state.best_x)
@@ -343,57 +344,3 @@ def _finalize(
 def _loss_dtype(x: Array) -> jnp.dtype:
     """Losses are kept in float32 at least, whatever the pixels are."""
     return jnp.promote_types(x.dtype, jnp.float32)
-
-
-def _rank(loss: Array) -> Array:
-    return jnp.where(jnp.isfinite(loss), loss, -jnp.inf)
-
-
-def _needs_judgement(spec: AttackSpec, state: AttackState, new: Eval) -> Array:
-    """Return `[B]`: claims that would be kept, and points after the last move, claimed or not.
-
-    The engine judges those by one more step; as in `finalize`, a success there is not missed.
-    """
-    kept = ~state.success | (_rank(new.loss) >= _rank(state.best_loss)) | spec.minimal
-    return (new.success & kept) | (state.step == spec.num_steps)
-
-
-def _judge_best(spec: AttackSpec, state: AttackState, target: Target, keys: Array) -> AttackState:
-    """Judge the best points of the rows that failed: their losses are those of a stand-in."""
-    exact = spec.objective.judge(state.best_x, target, keys)
-    loss = exact.loss.astype(state.best_loss.dtype)
-    return state._replace(
-        best_loss=jnp.where(state.success, state.best_loss, loss),
-        success=state.success | exact.success,
-    )
-
-
-def is_better(spec: AttackSpec, state: AttackState, new: Eval) -> Array:
-    """Return `[B]`: the current point, of which `new` speaks, beats the best one so far."""
-    rank, before = _rank(new.loss.astype(state.best_loss.dtype)), _rank(state.best_loss)
-    tied = (rank == before) if spec.ties == "later" else (state.num_queries == 0)
-    higher = (new.success == state.success) & ((rank > before) | tied)
-    return higher | (new.success & ~state.success)
-
-
-def _keep_best(
-    spec: AttackSpec, state: AttackState, new: Eval, active: Array
-) -> tuple[Array, Array, Array]:
-    """Return the better of the best point so far and the current one, for active rows."""
-    better = active & is_better(spec, state, new)
-    best_x = tree.where(better, state.x, state.best_x)
-    loss = jnp.where(better, new.loss.astype(state.best_loss.dtype), state.best_loss)
-    return best_x, loss, state.success | (active & new.success)
-
-
-def _keep_closest(
-    rows: Ball, state: AttackState, new: Eval, x0: Array, eps: Array
-) -> tuple[Array, Array, Array]:
-    """Return the nearest success within eps so far, or the start where there is none."""
-    distance = rows.distance(state.x, x0)
-    found = new.success & (distance <= eps)
-    better = found & (~state.success | (distance < rows.distance(state.best_x, x0)))
-    better = better | (state.num_queries == 0)
-    best_x = tree.where(better, state.x, state.best_x)
-    loss = jnp.where(better, new.loss.astype(state.best_loss.dtype), state.best_loss)
-    return best_x, loss, state.success | found

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from advjax import tree
-from advjax.attacks._kernel import Proposal, assemble, is_better, make_spec, with_row_ball
+from advjax.attacks._best import is_better
+from advjax.attacks._kernel import Proposal, assemble, make_spec, with_row_ball
 from advjax.status import Status
 from advjax.types import Array, Attack, AttackState, Ball, Cost, Objective, PyTree, Target
 

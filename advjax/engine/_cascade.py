@@ -88,7 +88,7 @@ def cascade(
             share.add(
                 found, int(stage.computed[m]), int(stage.useful[m]),
                 rounded=work.settings[number].quantise is not None,
-                minimal=work.attacks[number].spec.minimal,
+                rises=_rises(work, number),
             )
             for m, (share, found) in enumerate(zip(shares, tables.split(models), strict=True))
         ]  # fmt: skip
@@ -98,6 +98,15 @@ def cascade(
             wrong = np.concatenate([share.tables[0].wrong for share in shares])
             todo = todo[~wrong[todo] & (best[todo] > 0)]
     return shares, tables
+
+
+def _rises(work: Work, number: int) -> bool:
+    """Whether the loss of a failed run can be held against that of the clean image.
+
+    Not where a run keeps successes only, and not where every run is about a target of its own.
+    """
+    targets = work.settings[number].per_restart and work.settings[number].restarts > 1
+    return not work.attacks[number].spec.minimal and not targets
 
 
 def _hooks(

@@ -81,7 +81,7 @@ class Share(NamedTuple):
     probed: int
 
     def add(
-        self, tables: Tables, computed: int, useful: int, *, rounded: bool, minimal: bool
+        self, tables: Tables, computed: int, useful: int, *, rounded: bool, rises: bool
     ) -> "Share":
         """Return the share with what one more attack found, and the work that it took."""
         return self._replace(
@@ -90,7 +90,7 @@ class Share(NamedTuple):
             useful=self.useful + useful,
             signs=_trust.merge(
                 self.signs,
-                _trust.counted(tables, first=not self.tables, rounded=rounded, minimal=minimal),
+                _trust.counted(tables, first=not self.tables, rounded=rounded, rises=rises),
             ),
         )
 

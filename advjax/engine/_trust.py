@@ -130,14 +130,14 @@ def judge(counts: Counts) -> Trust:
     return Trust(grades[worst], tuple(flags))
 
 
-def counted(tables: Tables, *, first: bool, rounded: bool, minimal: bool) -> Counts:
+def counted(tables: Tables, *, first: bool, rounded: bool, rises: bool) -> Counts:
     """Count the signs that a finished stage shows by itself.
 
     Args:
       tables: what it found.
       first: of a cascade; only the first stage looks at every clean image.
       rounded: successes had to survive rounding, so that to lose some is no sign.
-      minimal: a failed run for the minimal norm keeps no point whose loss could have risen.
+      rises: a failed run has a point whose loss can be held against that of the clean image.
     """
     ran = tables.verdict != Verdict.UNKNOWN
     lost = tables.verdict == Verdict.FAILED
@@ -152,7 +152,7 @@ def counted(tables: Tables, *, first: bool, rounded: bool, minimal: bool) -> Cou
             int(ran.sum()) + broken,
         ),
     }
-    if not minimal:
+    if rises:
         counts["loss_not_rising"] = (int((lost & ~risen).sum()), int(lost.sum()))
     if first:
         counts["randomised_output"] = (int(tables.unsteady.sum()), looked)
