@@ -1,0 +1,25 @@
+"""Flags of XLA that the tests run with; nothing of jax is imported here."""
+
+import importlib.util
+import mmap
+from pathlib import Path
+
+# One thread: those of XLA's convolutions round differently now and then (6 of 3,383 runs of four
+# training steps on a busy machine), and tests compare bits. No optimisation and the older code
+# generator: tiny programs take a quarter of the time to compile, and most of the suite is that.
+WANTED = (
+    "xla_cpu_multi_thread_eigen=false",
+    "xla_backend_optimization_level=0",
+    "xla_cpu_use_fusion_emitters=false",
+)
+
+
+def known_flags() -> str:
+    """Return those of `WANTED` that this jaxlib knows: it ends the process at any other."""
+    folder = next(iter(importlib.util.find_spec("jaxlib").submodule_search_locations))
+    library = Path(folder) / "libjax_common.so"
+    if not library.exists():
+        return ""
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        known = [flag for flag in WANTED if data.find(flag.split("=")[0].encode()) >= 0]
+    return " ".join(f"--{flag}" for flag in known)
