@@ -20,6 +20,10 @@ os.environ["XLA_FLAGS"] = f"{known_flags()} {os.environ.get('XLA_FLAGS', '')}".s
 import jax
 import pytest
 
+# JAX crashes now and then where it stores or loads a compiled program of a CPU (three crashes in
+# three full runs); children of tests, which are short, keep the cache
+jax.config.update("jax_enable_compilation_cache", False)
+
 DATA = "ADVJAX_DATA_DIR"
 GOLDEN = "ADVJAX_GOLDEN_DIR"
 
@@ -44,6 +48,13 @@ def data_dir() -> Path:
 def golden_dir() -> Path:
     """The folder with traces of official implementations; skips where there is none."""
     return _folder(GOLDEN, "traces of official implementations")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Free the programs of a file of tests: thousands of them take gigabytes."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """CW-L2 (Carlini and Wagner 2017): Adam on distance plus margin, the constant by bisection."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +40,16 @@ class CwState(NamedTuple):
     reached: Array
     total: Array
     before: Array
+
+
+class _Rule(NamedTuple):
+    """What is static about a move: as in `cw_l2`, and the moves between two looks at the loss."""
+
+    adam: optax.GradientTransformation
+    num_steps: int
+    num_constants: int
+    kappa: float
+    period: int
 
 
 def cw_l2(
@@ -92,7 +103,7 @@ def cw_l2(
     adam = optax.adam(
         optax.cosine_decay_schedule(learning_rate, num_steps, last_learning_rate / learning_rate)
     )
-    period = -(-num_steps // 10)
+    rule = _Rule(adam, num_steps, num_constants, kappa, period=-(-num_steps // 10))
 
     def init_direction(x0: Array) -> CwState:
         def one(x0: Array) -> CwState:
@@ -105,42 +116,10 @@ def cw_l2(
 
         return jax.vmap(one)(x0)
 
-    def move(
-        ball_: Ball, g: Array, value: Array, success: Array, x: Array, x0: Array, step: Array,
-        memory: CwState,
-    ) -> tuple[Array, CwState]:  # fmt: skip
-        low, high = (jnp.asarray(b, x.dtype) for b in ball_.bounds)
-        centre, half = (low + high) / 2, (high - low) / 2
-        first = jnp.arctanh(jnp.clip((x - centre) / half, -1, 1) * _INSIDE)
-        w = jnp.where(step == 0, first, memory.w)
-        start = jnp.where(step == 0, first, memory.start)
-
-        short = value <= kappa
-        missing = jnp.where(short, kappa - value, 0).astype(x.dtype)
-        loss = jnp.sum(jnp.square(x - x0)) + memory.constant * missing
-        slope = 2 * (x - x0) - memory.constant * jnp.where(short, g, 0)
-        slope = slope * half * (1 - jnp.square(jnp.tanh(w)))
-        updates, adam_state = adam.update(slope, memory.adam, w)
-
-        moves = memory.moves + 1
-        # what an early, large step hit in passing says nothing of the constant
-        reached = success | (memory.reached & (memory.moves % period != 0))
-        total = memory.total + loss
-        checking = moves % period == 0
-        over = (moves >= num_steps) | (checking & (total > _STUCK * memory.before))
-        same = memory._replace(
-            w=w + updates, start=start, adam=adam_state, moves=moves, reached=reached,
-            total=jnp.where(checking, 0, total), before=jnp.where(checking, total, memory.before),
-        )  # fmt: skip
-        new = tree.where(over, _next_constant(same, adam.init(start)), same)
-        done = memory.tried >= num_constants
-        new = tree.where(done, memory, new)
-        return jnp.where(done, x, within(ball_, centre + half * jnp.tanh(new.w), x0)), new
-
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
         g, evaluation, objective_state, status = observe(objective, ball, state, target, keys)
         active = state.direction_state.tried < num_constants
-        x, memory = with_row_ball(ball, move)(
+        x, memory = with_row_ball(ball, functools.partial(_move, rule))(
             g, evaluation.ascent, evaluation.success, state.x, x0, state.step,
             state.direction_state,
         )  # fmt: skip
@@ -152,6 +131,41 @@ def cw_l2(
 
     spec = minimal_spec(objective, ball, num_steps * num_constants, "cw_l2")
     return assemble(propose, init_direction, spec, random_start=False)
+
+
+def _move(
+    rule: _Rule, ball_: Ball, g: Array, value: Array, success: Array, x: Array, x0: Array,
+    step: Array,
+    memory: CwState,
+) -> tuple[Array, CwState]:  # fmt: skip
+    """Take one step of Adam in tanh space; maybe go on to the next constant."""
+    low, high = (jnp.asarray(b, x.dtype) for b in ball_.bounds)
+    centre, half = (low + high) / 2, (high - low) / 2
+    first = jnp.arctanh(jnp.clip((x - centre) / half, -1, 1) * _INSIDE)
+    w = jnp.where(step == 0, first, memory.w)
+    start = jnp.where(step == 0, first, memory.start)
+
+    short = value <= rule.kappa
+    missing = jnp.where(short, rule.kappa - value, 0).astype(x.dtype)
+    loss = jnp.sum(jnp.square(x - x0)) + memory.constant * missing
+    slope = 2 * (x - x0) - memory.constant * jnp.where(short, g, 0)
+    slope = slope * half * (1 - jnp.square(jnp.tanh(w)))
+    updates, adam_state = rule.adam.update(slope, memory.adam, w)
+
+    moves = memory.moves + 1
+    # what an early, large step hit in passing says nothing of the constant
+    reached = success | (memory.reached & (memory.moves % rule.period != 0))
+    total = memory.total + loss
+    checking = moves % rule.period == 0
+    over = (moves >= rule.num_steps) | (checking & (total > _STUCK * memory.before))
+    same = memory._replace(
+        w=w + updates, start=start, adam=adam_state, moves=moves, reached=reached,
+        total=jnp.where(checking, 0, total), before=jnp.where(checking, total, memory.before),
+    )  # fmt: skip
+    new = tree.where(over, _next_constant(same, rule.adam.init(start)), same)
+    done = memory.tried >= rule.num_constants
+    new = tree.where(done, memory, new)
+    return jnp.where(done, x, within(ball_, centre + half * jnp.tanh(new.w), x0)), new
 
 
 def _next_constant(memory: CwState, adam: Any) -> CwState:

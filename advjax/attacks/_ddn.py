@@ -1,5 +1,6 @@
 """DDN (Rony et al. 2019): the direction by gradients, the length by success and failure."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -36,6 +37,14 @@ class DdnState(NamedTuple):
     distance: Array
     line: Line
     searching: Array
+
+
+class _Rule(NamedTuple):
+    """What is static about a move: moves before the search, and as in `ddn`."""
+
+    gamma: float
+    walk: int
+    levels: int | None
 
 
 def ddn(
@@ -87,7 +96,7 @@ def ddn(
     searches = num_steps // 10 if search_steps is None else search_steps
     if not 0 <= searches <= max(num_steps - 1, 0):
         raise ValueError(f"search_steps must be in [0, num_steps), got {search_steps}")
-    walk = num_steps - searches
+    rule = _Rule(gamma, num_steps - searches, levels)
     if ascend == "margin":
         objective = objective.with_loss(margin)
 
@@ -101,43 +110,48 @@ def ddn(
             searching=jnp.zeros(rows, jnp.bool_),
         )
 
-    def rounded(ball_: Ball, x: Array, x0: Array) -> Array:
-        if levels is not None:
-            low, high = (jnp.asarray(b, x.dtype) for b in ball_.bounds)
-            unit = (high - low) / (levels - 1)
-            x = low + jnp.round((x - low) / unit) * unit
-        return within(ball_, x, x0)
-
-    def move(
-        ball_: Ball, g: Array, success: Array, x: Array, x0: Array, step: Array, key: Array,
-        memory: DdnState,
-    ) -> tuple[Array, DdnState]:  # fmt: skip
-        distance = ball_.distance(x, x0)
-        closer = success & (distance < memory.distance)
-        nearest = jnp.where(closer, x, memory.nearest)
-        distance = jnp.where(closer, distance, memory.distance)
-
-        radius = memory.radius * jnp.where(success, 1 - gamma, 1 + gamma).astype(x.dtype)
-        radius = jnp.minimum(radius, ball_.distance(farthest(ball_, x0), x0))
-        noise = jax.random.normal(key, x.shape, x.dtype)
-        unit = ball_.steepest(jnp.where(ball_.dual_norm(g) > 0, g, noise))
-        share = (1 + jnp.cos(jnp.pi * step.astype(x.dtype) / walk)) / 2
-        size = _LAST_STEP + (1 - _LAST_STEP) * share
-        walked = x0 + radius * ball_.steepest(x - x0 + size * unit)
-
-        line = tree.where(memory.searching, memory.line.learn(success), Line.to(nearest))
-        searching = memory.searching | ((step >= walk) & jnp.isfinite(distance))
-        new = rounded(ball_, jnp.where(searching, line.middle(x0), walked), x0)
-        return new, DdnState(radius, nearest, distance, line, searching)
-
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
         g, evaluation, objective_state, status = observe(objective, ball, state, target, keys)
         # the objective has had `keys`
         noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
-        x, memory = with_row_ball(ball, move)(
+        x, memory = with_row_ball(ball, functools.partial(_move, rule))(
             g, evaluation.success, state.x, x0, state.step, noise_keys, state.direction_state
         )
         return Proposal(x, evaluation, status, memory, objective_state)
 
     spec = minimal_spec(objective, ball, num_steps, "ddn")._replace(deterministic=False)
     return assemble(propose, init_direction, spec, random_start=False)
+
+
+def _move(
+    rule: _Rule, ball_: Ball, g: Array, success: Array, x: Array, x0: Array, step: Array,
+    key: Array,
+    memory: DdnState,
+) -> tuple[Array, DdnState]:  # fmt: skip
+    """Step along the gradient and scale to the radius, or bisect back to the image."""
+    distance = ball_.distance(x, x0)
+    closer = success & (distance < memory.distance)
+    nearest = jnp.where(closer, x, memory.nearest)
+    distance = jnp.where(closer, distance, memory.distance)
+
+    radius = memory.radius * jnp.where(success, 1 - rule.gamma, 1 + rule.gamma).astype(x.dtype)
+    radius = jnp.minimum(radius, ball_.distance(farthest(ball_, x0), x0))
+    noise = jax.random.normal(key, x.shape, x.dtype)
+    unit = ball_.steepest(jnp.where(ball_.dual_norm(g) > 0, g, noise))
+    share = (1 + jnp.cos(jnp.pi * step.astype(x.dtype) / rule.walk)) / 2
+    size = _LAST_STEP + (1 - _LAST_STEP) * share
+    walked = x0 + radius * ball_.steepest(x - x0 + size * unit)
+
+    line = tree.where(memory.searching, memory.line.learn(success), Line.to(nearest))
+    searching = memory.searching | ((step >= rule.walk) & jnp.isfinite(distance))
+    new = _rounded(rule.levels, ball_, jnp.where(searching, line.middle(x0), walked), x0)
+    return new, DdnState(radius, nearest, distance, line, searching)
+
+
+def _rounded(levels: int | None, ball_: Ball, x: Array, x0: Array) -> Array:
+    """Return a point of the bounds, of so many pixel values where levels are given."""
+    if levels is not None:
+        low, high = (jnp.asarray(b, x.dtype) for b in ball_.bounds)
+        unit = (high - low) / (levels - 1)
+        x = low + jnp.round((x - low) / unit) * unit
+    return within(ball_, x, x0)

@@ -1,5 +1,6 @@
 """DeepFool (Moosavi-Dezfooli et al. 2016): steps to the nearest linearised boundary."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -83,29 +84,6 @@ def deepfool(
         none = jnp.zeros(x0.shape[:1], jnp.bool_)
         return DeepfoolState(jnp.zeros_like(x0), none, jax.vmap(Line.to)(x0))
 
-    def move(
-        ball_: Ball, values: Array, slopes: Array, success: Array, x: Array, x0: Array,
-        memory: DeepfoolState,
-    ) -> tuple[Array, DeepfoolState, Array]:  # fmt: skip
-        dual = jax.vmap(ball_.dual_norm)(slopes)
-        usable = (dual > 0) & jnp.isfinite(values)
-        lengths = jnp.where(usable, jnp.abs(values) / jnp.where(usable, dual, 1), jnp.inf)
-        at = jnp.argmin(lengths)
-        length = jnp.where(jnp.any(usable), lengths[at] + _NUDGE, 0).astype(x.dtype)
-        total = memory.total + length * ball_.steepest(slopes[at])
-        walked = x0 + (1 + overshoot) * total
-
-        idle = memory.found & (memory.line.tried >= search_steps)
-        line = tree.where(memory.found & ~idle, memory.line.learn(success), memory.line)
-        line = tree.where(success & ~memory.found, Line.to(x), line)
-        # wrong when clean: there is nothing to take back
-        clean = success & ~memory.found & (ball_.distance(x, x0) == 0)
-        line = line._replace(tried=jnp.where(clean, search_steps, line.tried))
-        found = memory.found | success
-        new = within(ball_, jnp.where(found, line.middle(x0), walked), x0)
-        new = jnp.where(found & (line.tried >= search_steps), x, new)
-        return new, DeepfoolState(total, found, line), jnp.any(usable)
-
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
         values, slopes, evaluation, finite = _linearise(
             objective, state.x, target, keys, num_classes
@@ -113,7 +91,7 @@ def deepfool(
         memory = state.direction_state
         walking = ~memory.found
         idle = memory.found & (memory.line.tried >= search_steps)
-        x, memory, usable = with_row_ball(ball, move)(
+        x, memory, usable = with_row_ball(ball, functools.partial(_move, overshoot, search_steps))(
             values, slopes, evaluation.success, state.x, x0, memory
         )
         status = jnp.where(usable, Status.OK, Status.ZERO_GRADIENT)
@@ -127,6 +105,32 @@ def deepfool(
 
     spec = minimal_spec(objective, ball, num_steps, "deepfool", backwards=num_classes)
     return assemble(propose, init_direction, spec, random_start=False)
+
+
+def _move(
+    overshoot: float, search_steps: int, ball_: Ball, values: Array, slopes: Array,
+    success: Array, x: Array, x0: Array,
+    memory: DeepfoolState,
+) -> tuple[Array, DeepfoolState, Array]:  # fmt: skip
+    """Step to the nearest boundary, or bisect back; return whether any gradient was of use."""
+    dual = jax.vmap(ball_.dual_norm)(slopes)
+    usable = (dual > 0) & jnp.isfinite(values)
+    lengths = jnp.where(usable, jnp.abs(values) / jnp.where(usable, dual, 1), jnp.inf)
+    at = jnp.argmin(lengths)
+    length = jnp.where(jnp.any(usable), lengths[at] + _NUDGE, 0).astype(x.dtype)
+    total = memory.total + length * ball_.steepest(slopes[at])
+    walked = x0 + (1 + overshoot) * total
+
+    idle = memory.found & (memory.line.tried >= search_steps)
+    line = tree.where(memory.found & ~idle, memory.line.learn(success), memory.line)
+    line = tree.where(success & ~memory.found, Line.to(x), line)
+    # wrong when clean: there is nothing to take back
+    clean = success & ~memory.found & (ball_.distance(x, x0) == 0)
+    line = line._replace(tried=jnp.where(clean, search_steps, line.tried))
+    found = memory.found | success
+    new = within(ball_, jnp.where(found, line.middle(x0), walked), x0)
+    new = jnp.where(found & (line.tried >= search_steps), x, new)
+    return new, DeepfoolState(total, found, line), jnp.any(usable)
 
 
 def _linearise(

@@ -1,8 +1,9 @@
 """`--attack autoattack`: the cascade on one model, over all budgets, into the store."""
 
+import dataclasses
+import shutil
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,28 +31,33 @@ def run_autoattack(
     """Run the cascade on the images of a job and store its rows; return whether there was any work.
 
     What is decided is kept in OUT/resume, so that a killed evaluation goes on in the middle of an
-    attack; the folder is left when the rows are stored.
+    attack; it goes when the rows are stored. Budgets whose rows are stored are not attacked again.
     """
     subject = job.subject
     split, name = subject.split, subject.name
-    stored = rows.num_rows(model=name, data=subject.dataset.name, attack=label)
-    if stored >= len(split) * len(config.epsilons):
+    lacking = [
+        eps for eps in config.epsilons
+        if rows.num_rows(model=name, data=subject.dataset.name, attack=label, eps=eps) < len(split)
+    ]  # fmt: skip
+    if not lacking:
         return False
+    budgets = store.fingerprint(lacking)[:8]
+    kept = rows.folder / "resume" / f"{name}-{label}-{budgets}".replace("/", "_")
+    config = dataclasses.replace(config, epsilons=tuple(lacking))
     started = time.monotonic()
-    with tqdm(unit="image", desc=f"{name} {label}") as bar:
+    words = "{desc}: {postfix} [{elapsed}]"
+    with tqdm(desc=f"{name} {label}", bar_format=words) as bar:
 
         def progress(at: Progress) -> None:
             # an image is decided once by every attack that it meets
-            bar.set_postfix_str(f"{at.done}/{at.total} by this attack", refresh=False)
-            bar.update(0)
+            bar.set_postfix_str(f"{at.done} of {at.total} images by this attack")
 
         result = engine.autoattack(
             subject.apply, subject.variables, split.images, split.targets,
             norm=job.config.norm, epsilons=config.epsilons,
             version=job.config.version or "standard", key=key, ids=split.ids, mesh=mesh,
             slots=getattr(config, "slots", None), quantise=getattr(config, "quantise", None),
-            resume=Path(config.out) / "resume" / f"{name}-{label}".replace("/", "_"),
-            progress=progress,
+            resume=kept, progress=progress,
         )  # fmt: skip
     output, _, loss = engine.evaluate_clean(
         job.make_attack, subject.variables, result.x_adv, split.targets, key=key, ids=split.ids,
@@ -62,10 +68,13 @@ def run_autoattack(
         batch_size=config.batch_size,
     )  # fmt: skip
     columns = _columns(config, job, label, result, (output, loss), (clean, clean_loss))
-    rows.write(columns, f"{name}/{label}/{int(np.asarray(split.ids).min())}-{len(split)}")
+    # before the rows: what has rows is never computed again
     if config.panels:
         _write_panel(config, rows, job, label, result, output, clean)
     _conclude(rows, job, label, result, time.monotonic() - started)
+    first = int(np.asarray(split.ids).min())
+    rows.write(columns, f"{name}/{label}/{budgets}/{first}-{len(split)}")
+    shutil.rmtree(kept, ignore_errors=True)
     return True
 
 
@@ -109,8 +118,16 @@ def _columns(
         "l2": spread(np.linalg.norm(change, axis=1)), "num_steps": spent("steps"),
         "num_grads": spent("grads"), "num_queries": spent("queries"), "status": status.ravel(),
         "target": np.repeat(np.asarray(split.targets), shape[1])[:, None],
-        "probabilities": probabilities, "confidence": confidence(probabilities, single),
+        "probabilities": _known(probabilities, (broken | wrong).ravel()),
+        "confidence": np.where(
+            (broken | wrong).ravel(), confidence(probabilities, single), np.float32(np.nan)
+        ),
     }  # fmt: skip
+
+
+def _known(probabilities: np.ndarray, told: np.ndarray) -> list[np.ndarray]:
+    """Return the outputs of rows; none where the attacked image of one that stood is not kept."""
+    return [row if known else row[:0] for row, known in zip(probabilities, told, strict=True)]
 
 
 def _conclude(rows: Store, job: Job, label: str, result: AutoAttackResult, seconds: float) -> None:

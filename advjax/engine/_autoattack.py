@@ -140,7 +140,7 @@ def autoattack(
     _check_options(norm, version, num_targets, eps, epsilons)
     budgets = check_epsilons([eps] if eps is not None else epsilons)  # type: ignore[arg-type]
     labels = _labels(y)
-    model = _Model(logits_fn, norm, bounds, num_steps, num_queries)
+    model = _model(logits_fn, norm, bounds, num_steps, num_queries)
     if model.draws and version != "rand":
         raise ValueError(
             f'version: logits_fn takes keys, so that it draws random numbers, which "{version}" '
@@ -160,6 +160,22 @@ def autoattack(
         (labels, _targets(outputs, labels, num_targets)), options,
     )[0]  # fmt: skip
     return _result(found, members, notes, several=epsilons is not None)
+
+
+def _model(
+    logits_fn: Callable[..., Array], norm: str, bounds: Any, num_steps: int, num_queries: int
+) -> "_Model":
+    """Return the key of the programs; it must have a hash."""
+    low, high = bounds
+    if np.ndim(low) or np.ndim(high):
+        raise ValueError(f"bounds: expected two numbers, got {bounds!r}")
+    try:
+        hash(logits_fn)
+    except TypeError:
+        raise ValueError(
+            "logits_fn: has no hash, which its compiled programs are kept by; pass a function"
+        ) from None
+    return _Model(logits_fn, norm, (float(low), float(high)), num_steps, num_queries)
 
 
 def _check_options(norm: str, version: str, num_targets: int, eps: Any, epsilons: Any) -> None:
@@ -244,18 +260,19 @@ def _members(
         if model.norm == "l1":
             runs["apgd-ce"] = 5
     if classes == 2:
-        notes.append("two classes: margins instead of ratios of logits, and one target")
-    if classes == 3 and version == "standard":
-        names.insert(1, "apgd-dlr")
+        notes.append("two classes: margins instead of ratios of logits")
+    if classes == 3 and version != "rand":
         notes.append(
-            "three classes: targets are led by margins, since their ratio needs four logits, and "
-            "the untargeted ratio is an attack of its own"
+            "three classes: targets are led by margins, since their ratio needs four logits"
         )
+        if version == "standard":
+            names.insert(1, "apgd-dlr")
+            notes.append("the untargeted ratio of logits is an attack of its own")
     if model.norm == "l1" and "square" in names:
         names.remove("square")
         notes.append("l1: without Square, whose windows are made for linf and l2")
     if "fab-t" in names and targets < TARGETS:
-        notes.append(f"{targets} target classes instead of {TARGETS}")
+        notes.append(f"{targets} target class{'es' if targets > 1 else ''} instead of {TARGETS}")
     members = [Member(name, _maker(model, name), runs.get(name, 1)) for name in names]
     return members, tuple(notes)
 

@@ -109,6 +109,8 @@ def binarisation_test(
     _check(eps, num_inner, num_boundary, closeness)
     examples = check_examples(x, np.zeros(len(x), np.int32), ids, bounds)
     bounds = (float(bounds[0]), float(bounds[1]))
+    if norm not in ("linf", "l2"):
+        raise ValueError(f"norm: {norm!r} is unknown; known: linf, l2")
     described = _described(features, norm, bounds)
     attacked = _attacked(make_attack, features, norm, bounds)
     # the image itself, inner points, points on the surface that may be class 1, random points

@@ -15,7 +15,7 @@ from advjax import attacks, losses, threat, tree
 from advjax.engine import _plan
 from advjax.engine._plan import Verdict
 from advjax.engine._pool import Work
-from advjax.engine._reference import outcome
+from advjax.engine._reference import finite_outputs, outcome
 from advjax.engine._state import Finished, Phase, Queue, State, pixels
 from advjax.random import example_keys
 from advjax.types import Array, Ball, PyTree
@@ -66,8 +66,8 @@ def _evaluate_clean(work: Work, queue: Queue, at: Array, mine: Array) -> Queue:
     else:
         loss = jax.vmap(objective.loss)(output, target)
         success = jax.vmap(objective.criterion)(output, target)
-    broken = ~jnp.isfinite(loss)
-    wrong = success | broken
+    broken = ~(jnp.isfinite(loss) & finite_outputs(output))
+    wrong = (success | broken) & (not work.settings.later)
     phase = jnp.where(wrong, Phase.DONE, Phase.QUEUED).astype(jnp.int8)
     # half of the images once more: in another order, in other company, with other random numbers
     strange = example_keys(work.key, queue.id[at], -1, work.attack_id)

@@ -287,12 +287,12 @@ def _write(
     spent = Status.OK if work.order == "exhaustive" else Status.EXHAUSTED
     lost = jnp.where(cycled, Status.CYCLED, spent).astype(jnp.int8)
     status = jnp.where(run.success, run.status, jnp.maximum(run.status, lost))
-    backwards = work.attack.spec.cost.backwards
-    steps = jnp.minimum(run.step, work.num_steps)
-    # the one more tick that judges the last iterate is no move
-    grads = jnp.minimum(run.num_grads, work.num_steps * backwards)
-    forwards = work.attack.spec.cost.forwards
-    queries = jnp.minimum(run.num_queries, work.num_steps * forwards + 1)
+    steps, grads, queries = jnp.minimum(run.step, work.num_steps), run.num_grads, run.num_queries
+    if not work.lockstep:
+        # the one more tick that judges the last iterate is no move
+        cost = work.attack.spec.cost
+        grads = jnp.minimum(grads, work.num_steps * cost.backwards)
+        queries = jnp.minimum(queries, work.num_steps * cost.forwards + 1)
 
     def put(column: Array, value: Array) -> Array:
         return column.at[at].set(value.astype(column.dtype), mode="drop")

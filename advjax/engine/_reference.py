@@ -63,6 +63,13 @@ def outcome(
     )
 
 
+def finite_outputs(output: PyTree) -> Array:
+    """Return `[B]`: outputs without NaN and infinity, which nothing can be said about."""
+    leaves = jax.tree.leaves(output)
+    each = [jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(1) for leaf in leaves]
+    return jnp.stack(each).all(0)
+
+
 @functools.lru_cache(maxsize=64)
 def _programs(make_attack: MakeAttack) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Compile once per attack and shape: params, data and budgets are arguments."""
@@ -150,8 +157,8 @@ def evaluate_clean(
     Args: as `reference`.
 
     Returns:
-      The outputs, `wrong_when_clean [N]` (the criterion holds already, or the loss is not finite)
-      and the loss `[N]`.
+      The outputs, `wrong_when_clean [N]` (the criterion holds already, or loss or output are not
+      finite) and the loss `[N]`.
 
     Raises:
       ValueError: there is no example, or the sizes do not fit.
@@ -163,7 +170,8 @@ def evaluate_clean(
         keys = example_keys(key, jnp.asarray(ids[rows]), 0, "clean")
         parts.append(judged(params, keys, image, image, target)[:3])
     output, wrong, loss = join(parts, len(x))
-    return output, wrong | ~np.isfinite(loss), loss
+    finite = np.asarray(finite_outputs(jax.tree.map(jnp.asarray, output)))
+    return output, wrong | ~(np.isfinite(loss) & finite), loss
 
 
 def batches(x: np.ndarray, y: PyTree, ids: np.ndarray, batch_size: int) -> Any:

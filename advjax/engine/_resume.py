@@ -72,7 +72,8 @@ class Ledger:
                     "another folder, or remove this one to start anew"
                 )
             return
-        if self.folder.is_dir() and any(self.folder.iterdir()):
+        # a kill in the middle of the first write leaves a hidden file
+        if self.folder.is_dir() and any(p.name[0] != "." for p in self.folder.iterdir()):
             raise ValueError(f"resume: {folder} is not empty and holds no sweep; choose another")
         _write(path, json.dumps(known, indent=2).encode())
 
@@ -113,7 +114,8 @@ class Ledger:
                 file, examples=examples, computed=work[0], useful=work[1], **kept,
                 **tables._asdict(),
             )  # fmt: skip
-            part = len(list(self.folder.glob(f"attack-{number}-*.npz")))
+            names = [path.stem for path in self.folder.glob(f"attack-{number}-*.npz")]
+            part = max((int(name.rsplit("-", 1)[1]) + 1 for name in names), default=0)
             _write(self.folder / f"attack-{number}-{part:06d}.npz", file.getvalue())
             if then is not None:
                 then(examples, tables)

@@ -39,6 +39,7 @@ class Settings(NamedTuple):
       record: judge and hand out every finished run, not successes only.
       models: models that are swept at once; each has queues of its own.
       stack: `"vmap"`: they tick together, as one batch of networks; `"map"`: one after the other.
+      later: an earlier attack of a cascade has said which examples are wrong when clean.
       per_restart: targets are `(target, choices)`; a restart is about its own choice.
     """
 
@@ -52,6 +53,7 @@ class Settings(NamedTuple):
     models: int = 1
     stack: str = "map"
     per_restart: bool = False
+    later: bool = False
 
     def target(self, target: PyTree, restart: Array) -> PyTree:
         """Return what runs of `restart` `[S]` are about, of targets `[S, ...]`."""

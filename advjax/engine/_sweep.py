@@ -5,18 +5,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from advjax.engine import _cascade, _processes, _trust
+from advjax.engine import _cascade, _processes, _state, _trust
 from advjax.engine._cascade import Images, Work
 from advjax.engine._inputs import (
+    Examples,
     check_epsilons,
     check_examples,
     check_settings,
     stacked,
 )
-from advjax.engine._reference import MakeAttack
+from advjax.engine._reference import MakeAttack, outcome
 from advjax.engine._results import SweepResult, across_processes, curve
 from advjax.engine._resume import Ledger
 from advjax.engine._stage import Progress, Tables
@@ -198,7 +200,7 @@ def run(
     one = params if models == 1 else jax.tree.map(lambda leaf: leaf[0], params)
     makers, attacks = _cascade.build(make_attack, one)
     restarts = options.restarts
-    each = [restarts] * len(makers) if isinstance(restarts, int) else list(restarts)
+    each = [int(n) for n in np.broadcast_to(restarts, len(makers))]
     for count in each:
         check_settings(options.order, count, options.slots, options.quantise, options.warm_start)
     examples = check_examples(x, y, options.ids, attacks[0].spec.ball.bounds)
@@ -207,17 +209,7 @@ def run(
     # where there are more processes than examples, the last ones hold one and do nothing
     held = mine if len(mine) else np.zeros(1, int)
     part = examples if alone else jax.tree.map(lambda leaf: leaf[held], examples)
-    fixed = Settings(
-        options.order, 0, 0, 1, options.warm_start, options.quantise, options.take is not None,
-        models, stack, options.per_restart,
-    )  # fmt: skip
-    settings = [
-        _cascade.sized(
-            fixed._replace(restarts=count), part, len(budgets), mesh, options.slots,
-            options.memory_limit,
-        )
-        for count in each
-    ]  # fmt: skip
+    settings = _settings(options, each, part, len(budgets), mesh, models, stack)
     work = Work(makers, attacks, params, part, budgets, settings, mesh, mine)
     images = Images(part, models, len(budgets)) if options.return_x_adv else None
     key = typed(options.key)
@@ -249,8 +241,30 @@ def run(
     return [curve(s if alone else across_processes(s, len(mine), total)) for s in shares]
 
 
+def _settings(
+    options: Options, restarts: list[int], part: Examples, num_budgets: int, mesh: Mesh | None,
+    models: int, stack: str,
+) -> list[Settings]:  # fmt: skip
+    """Return the settings of each attack of the cascade."""
+    exhaustive = options.order == "exhaustive"
+    return [
+        _cascade.sized(
+            Settings(
+                options.order, 0, 0, count, options.warm_start, options.quantise,
+                options.take is not None, models, stack, options.per_restart,
+                later=number > 0 and not exhaustive,
+            ),
+            part, num_budgets, mesh, options.slots, options.memory_limit,
+        )
+        for number, count in enumerate(restarts)
+    ]  # fmt: skip
+
+
 def _ledger(work: Work, options: Options, key: Array) -> Ledger:
-    """Open the folder of a sweep that can be resumed; its identity is all that verdicts need."""
+    """Open the folder of a sweep that can be resumed.
+
+    A model is known by its parameters and by what it answers; of an attack its step size is not.
+    """
     from advjax.store import fingerprint
 
     specs = [attack.spec for attack in work.attacks]
@@ -262,6 +276,8 @@ def _ledger(work: Work, options: Options, key: Array) -> Ledger:
         "quantise": options.quantise,
         "return_x_adv": options.return_x_adv,
         "attacks": [[spec.name, spec.num_steps, spec.keep, spec.ball.name] for spec in specs],
+        "bounds": [[np.asarray(b).tolist() for b in spec.ball.bounds] for spec in specs],
+        "model": _answers(work, key),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "params": fingerprint(jax.tree.leaves(work.params)),
         "x": fingerprint(work.part.images),
@@ -269,3 +285,32 @@ def _ledger(work: Work, options: Options, key: Array) -> Ledger:
         "ids": fingerprint(work.part.ids),
     }
     return Ledger(options.resume, identity, jax.process_index(), jax.process_count())
+
+
+def _answers(work: Work, key: Array) -> list[list[str]]:
+    """Return loss and outputs of the first images, to few digits, for each attack and model."""
+    few = jax.tree.map(lambda leaf: leaf[:4], work.part)
+    models, found = work.settings[0].models, []
+    for number, make_attack in enumerate(work.makers):
+        settings = work.settings[number]
+        target = settings.target(
+            jax.tree.map(jnp.asarray, few.targets), jnp.zeros(len(few.ids), jnp.int32)
+        )
+
+        def answers(
+            params: PyTree, make_attack: MakeAttack = make_attack, target: PyTree = target
+        ) -> Any:
+            images, keys = (
+                _state.pixels(jnp.asarray(few.images)),
+                jax.random.split(key, len(few.ids)),
+            )
+            output, loss, _ = outcome(make_attack(params).spec.objective, images, target, keys)
+            return [loss, *jax.tree.leaves(output)]
+
+        for m in range(models):
+            one = (
+                work.params if models == 1 else jax.tree.map(lambda leaf, m=m: leaf[m], work.params)
+            )
+            leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.jit(answers)(one)]
+            found.append([f"{value:.2e}" for value in np.concatenate(leaves)[:64]])
+    return found

@@ -69,5 +69,15 @@ def _merge_extra(extras: list[dict[str, Any]]) -> dict[str, Any]:
                 for name, value in numbers.items():
                     mine[name] = mine.get(name, 0) + value
     merged["cost"] = cost
+    cascades: dict[str, dict[str, Any]] = {}
+    for extra in extras:
+        for model, attacks in extra.get("cascades", {}).items():
+            for attack, told in attacks.items():
+                new = {"broken_by": {}, "notes": told["notes"]}
+                broken = cascades.setdefault(model, {}).setdefault(attack, new)["broken_by"]
+                for who, count in told["broken_by"].items():
+                    broken[who] = broken.get(who, 0) + count
+    if cascades:
+        merged["cascades"] = cascades
     merged["trust"] = [line for extra in extras for line in extra.get("trust", [])]
     return merged

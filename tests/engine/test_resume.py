@@ -83,7 +83,7 @@ def test_a_killed_sweep_goes_on(hasty, tmp_path, stop_after):
 
 def test_another_sweep_is_refused_by_name(tmp_path):
     call(tmp_path / "kept")
-    with pytest.raises(ValueError, match="another epsilons, params;"):
+    with pytest.raises(ValueError, match="another epsilons, model, params;"):
         call(tmp_path / "kept", params=W * 2, epsilons=EPSILONS[:4])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
@@ -98,3 +98,33 @@ def test_a_damaged_part_is_named(tmp_path):
     part.write_bytes(part.read_bytes()[:100])
     with pytest.raises(ValueError, match=f"{part.name} .*damaged"):
         call(tmp_path / "kept")
+
+
+def test_another_model_with_the_same_parameters_is_refused(tmp_path):
+    """A network that is no argument is known by what it answers."""
+    call(tmp_path / "kept")
+
+    def other(w):
+        objective = attacks.from_logits(
+            lambda x: -x.reshape(x.shape[0], -1) @ w, loss=losses.cross_entropy
+        )
+        return attacks.fgsm(objective, threat.linf())
+
+    with pytest.raises(ValueError, match="another model;"):
+        engine.sweep(
+            [other, CASCADE[1]], W, X, Y, epsilons=EPSILONS, key=jax.random.key(3),
+            return_x_adv=True, resume=tmp_path / "kept",
+        )  # fmt: skip
+
+
+def test_a_removed_part_is_attacked_again_and_no_other_is_lost(hasty, tmp_path):
+    whole = call(tmp_path / "kept")
+    parts = sorted((tmp_path / "kept").glob("attack-0-*.npz"))
+    assert len(parts) > 2
+    parts[1].unlink()
+    again = call(tmp_path / "kept")
+    np.testing.assert_array_equal(again.min_eps, whole.min_eps)
+    left = set(parts) - {parts[1]}
+    assert left < set((tmp_path / "kept").glob("attack-0-*.npz"))
+    third = call(tmp_path / "kept")
+    assert third.rows_computed == again.rows_computed
