@@ -5,11 +5,10 @@ import mmap
 from pathlib import Path
 
 # One thread: those of XLA's convolutions round differently now and then (6 of 3,383 runs of four
-# training steps on a busy machine), and tests compare bits. No optimisation and the older code
-# generator: tiny programs take a quarter of the time to compile, and most of the suite is that.
+# training steps on a busy machine), and tests compare bits. The older code generator: tiny
+# programs take a third of the time to compile, and most of the suite is that.
 WANTED = (
     "xla_cpu_multi_thread_eigen=false",
-    "xla_backend_optimization_level=0",
     "xla_cpu_use_fusion_emitters=false",
 )
 
