@@ -32,11 +32,12 @@ def test_robust_flags(golden, norm):
     net = {key: golden[key] for key in golden if key[0] in "wb"}
     result = engine.autoattack(
         forward, net, golden["x"], golden["y"], norm=norm.lower(), epsilons=epsilons,
-        num_targets=6, key=jax.random.key(0),
+        num_targets=6, num_queries=500, key=jax.random.key(0),
     )  # fmt: skip
     np.testing.assert_allclose(
         jax.jit(forward)(net, golden["x"]), golden["logits"], atol=1e-3, rtol=1e-3
     )
+    # with the published 5000 queries the flags are the same: Square breaks nothing more here
     for robust, name in zip(result.robust, names, strict=True):
         official = golden[name]
         worst = official.sum(1).min()
