@@ -8,14 +8,13 @@ import pytest
 from advjax import attacks, losses, threat
 from advjax.random import example_keys
 from advjax.status import Status
-from tests.attacks.norms import l0, l1
 from tests.attacks.test_goldens import NETS, forward
 
 CASES = [
     ("deepfool", "l2"), ("deepfool", "linf"), ("ddn", "l2"), ("cw_l2", "l2"), ("fmn", "l2"),
     ("fmn", "linf"), ("fmn", "l1"),
 ]  # fmt: skip
-BALLS = {"l2": threat.l2(), "linf": threat.linf(), "l1": l1(), "l0": l0()}
+BALLS = {"l2": threat.l2(), "linf": threat.linf(), "l1": threat.l1(), "l0": threat.l0()}
 DUAL = {
     "l2": lambda w: np.linalg.norm(w, axis=0),
     "linf": lambda w: np.abs(w).sum(0),
@@ -135,7 +134,7 @@ def test_fmn_in_l0_changes_the_fewest_pixels():
     most = [np.cumsum(np.asarray(w) * (0.4 + s)) > s * float(w.sum()) for s in short]
     expected = [int(np.argmax(m)) + 1 for m in most]
     assert len(set(expected)) > 1
-    result = distances("fmn", fn, l0(), x, jnp.zeros(4, jnp.int32))
+    result = distances("fmn", fn, threat.l0(), x, jnp.zeros(4, jnp.int32))
     np.testing.assert_array_equal(result.distance, expected)
 
 
