@@ -5,6 +5,7 @@ from pathlib import Path
 
 from advjax.config import TrainConfig
 from advjax.data import Dataset
+from advjax.training import _run
 from advjax.training._restore import restore_model
 from advjax.training.methods import HELPED, Context, Helper
 
@@ -42,7 +43,7 @@ def make_context(config: TrainConfig, dataset: Dataset) -> Context:
     if config.method not in HELPED:
         return Context(shape)
     folder = config.helper or helper_config(config).out
-    model, variables, _, info = restore_model(folder)
+    info = _run.read_header(folder)["dataset"]
     wanted = {"task": dataset.task, "num_classes": int(dataset.num_classes),
               "image_shape": list(shape)}  # fmt: skip
     for name, value in wanted.items():
@@ -51,4 +52,5 @@ def make_context(config: TrainConfig, dataset: Dataset) -> Context:
                 f"helper: {folder} was trained on data with {name} {info[name]}, not {value}; name "
                 "a run on the same kind of data, or leave helper out to train one"
             )
+    model, variables, _, _ = restore_model(folder)
     return Context(shape, Helper(model.apply, variables))
