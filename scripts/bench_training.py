@@ -5,7 +5,7 @@
 The bare step is what anybody would write: the gradient of the mean cross entropy in the parameters
 and SGD with momentum, jitted. A method makes `passes` of them: one for each step of its attack and
 one for each version of the batch that its loss sees, though a pass of an attack needs no gradient
-in the parameters. "per pass" is its time over so many bare steps; the bound is 1.15. Where the bench
+in the parameters. "per pass" is its time over so many bare steps (bound: 1.15). Where the bench
 extra is installed, PGD adversarial training in PyTorch on the same weights stands beside it.
 """
 
