@@ -25,6 +25,10 @@ class DataConfig:
     """At most this many test images; None: all (phantoms: 512)."""
     seed: int = 0
     """Seed of the phantoms and of every random split."""
+    task: str | None = None
+    """What the targets are: `single` (one class per image), `multi` (several findings),
+    `segmentation` (the class of each pixel, from the masks) or `detection` (boxes); None: what the
+    source holds, labels before masks before boxes."""
     difficulty: float = 0.5
     """Phantoms only, in [0, 1]: strength of noise, artefacts and anatomical variation."""
     signal: float = 1.0

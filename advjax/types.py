@@ -229,7 +229,8 @@ class Batch(NamedTuple):
 
     Attributes:
       image: `[B, H, W, C]` float32 in [0, 1].
-      target: pytree with leading `[B]`: int32 labels `[B]`, or multi-hot `[B, K]`.
+      target: pytree with leading `[B]`: int32 labels `[B]`, multi-hot `[B, K]` (negative: unknown),
+        or classes of pixels `[B, H, W]` (255: ignored); or float32 boxes `[B, M, 5]`.
       id: `[B]` int32, a stable identity of the example.
       valid: `[B]` bool; False marks padding, which contributes exactly zero.
     """
