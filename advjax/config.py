@@ -181,19 +181,55 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Random changes of training images; all zero or False switches augmentation off."""
     method: str = "standard"
-    """`standard | fgsm | pgd | mixed`."""
+    """`standard | fgsm | pgd | mixed | trades | mart | hat | free | fast | mpadvt | maadvt |
+    distillation | gradient` (input-gradient regularisation)."""
     eps: float = 8 / 255
-    """Training budget in [0, 1] pixel units (ignored by `standard`)."""
+    """Training budget in [0, 1] pixel units (ignored by `standard`; mpadvt draws its own)."""
     norm: str = "linf"
     """`linf` or `l2`, the ball of training."""
     attack_steps: int = 7
     """Steps of the training attack (pgd, and the PGD third of mixed)."""
     attack_step_size: float | None = None
-    """Its step relative to eps; None: 2.5 / attack_steps."""
+    """Its step relative to eps; None: 2.5 / attack_steps, 1.25 for fast, and as in the paper 1/255
+    for mpadvt and 0.007 for maadvt, whatever eps is."""
     batch_norm_attack: str = "eval"
     """Batch-norm while attacking: `eval` (running statistics) or `batch`."""
     batch_norm_update: str = "adversarial"
     """Which images update the running statistics: `clean`, `adversarial` or `both`."""
+    space: str = "pixels"
+    """Where eps, its ranges and the steps of training are meant: `pixels`, or `normalised`, after
+    the mean and the std of the model: a channel may then move by eps * std pixel units."""
+    beta: float | None = None
+    """Weight of the divergence in trades, mart, maadvt (None: 6) and hat (None: 2.5)."""
+    hat_gamma: float = 0.5
+    """hat: weight of the helper examples."""
+    hat_reach: float = 2.0
+    """hat: how many times the adversarial perturbation the helper examples are away."""
+    helper: str | None = None
+    """hat, distillation: folder of the run of the standard model; None: it is trained first, with
+    this config, in OUT/helper."""
+    temperature: float | None = None
+    """Of the softmax of distillation and of its teacher (None: 20), or of standard (None: 1)."""
+    gradient_weight: float = 100.0
+    """gradient: weight of the squared length of the gradient in the image."""
+    replays: int = 4
+    """free: updates for each batch; divide `epochs` by it to spend what others spend."""
+    awp: float = 0.0
+    """Adversarial weight perturbation around the method: how far each kernel is moved relative to
+    its length (0.005 in the paper); 0: none."""
+    eps_range: tuple[float, ...] | None = None
+    """mpadvt, maadvt: each image draws its budget between these two; None: 0.01 and 0.04 for
+    mpadvt, `eps` for maadvt."""
+    steps_range: tuple[int, ...] | None = None
+    """mpadvt, maadvt: each image draws its steps between these two; None: 1 and 9."""
+    adversarial_share: float = 0.5
+    """mpadvt: how many images are attacked at all."""
+    draw_per: str = "example"
+    """mpadvt, maadvt: `example`, or `batch`: the whole batch shares one draw, as in the paper."""
+    on_overfitting: str = "warn"
+    """fgsm, fast, free: what follows when the accuracy under PGD-5, measured after each epoch on
+    validation images, falls by more than 20 points (catastrophic overfitting): `warn`, `stop`, or
+    `ignore` (it is not measured)."""
     epochs: int = 10
     """Passes over the training images."""
     batch_size: int = 64

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advjax import tree
 from advjax.random import row_keys
 from advjax.types import Array, Attack, AttackResult, AttackState, Target
 
@@ -19,6 +20,7 @@ def run(
     *,
     x_start: Array | None = None,
     stop: str = "success",
+    num_steps: Array | None = None,
 ) -> AttackResult:
     """Attack one batch. Pure: `jit`, `vmap`, `pmap` and `shard_map` it as you like.
 
@@ -36,6 +38,8 @@ def run(
         own start.
       stop: `"success"` freezes a row at its first success and ends when all rows are done;
         `"budget"` spends every step on every row, as attacks for the minimal norm always do.
+      num_steps: `[B]` integers, traced: moves of each row, at most those of the attack. A row that
+        has made them stays where it is, and the run ends with the last one. None: all moves.
 
     Returns:
       `AttackResult`; `success`, `loss` and `distance` describe the returned `x_adv`.
@@ -57,20 +61,34 @@ def run(
     if x_start is not None:
         x_start = jnp.asarray(x_start, x.dtype)
     freeze = stop == "success" and not attack.spec.minimal
-    num_steps = attack.spec.num_steps
+    limit = _limit(num_steps, attack.spec.num_steps, x.shape[0])
 
     def advance(state: AttackState) -> AttackState:
-        return attack.step(state, x, target, eps, freeze)
+        new = attack.step(state, x, target, eps, freeze)
+        return new if num_steps is None else tree.where(state.step < limit, new, state)
 
     def unfinished(state: AttackState) -> Array:
-        return jnp.any(~state.success & (state.step < num_steps))
+        going = state.step < limit
+        return jnp.any(going & ~state.success if freeze else going)
 
     state = attack.init(row_keys(key, x.shape[0]), x, target, eps, x_start)
-    if freeze:
+    if freeze or num_steps is not None:
         state = jax.lax.while_loop(unfinished, advance, state)
     else:
-        state = jax.lax.fori_loop(0, num_steps, lambda _, s: advance(s), state)
+        state = jax.lax.fori_loop(0, attack.spec.num_steps, lambda _, s: advance(s), state)
     return attack.finalize(state, x, target, eps, freeze)
+
+
+def _limit(num_steps: Array | None, most: int, rows: int) -> Array | int:
+    """Return how many moves each row makes."""
+    if num_steps is None:
+        return most
+    num_steps = jnp.asarray(num_steps)
+    if num_steps.shape not in ((), (rows,)) or not jnp.issubdtype(num_steps.dtype, jnp.integer):
+        raise ValueError(
+            f"num_steps: expected integers [{rows}], got {num_steps.dtype}{list(num_steps.shape)}"
+        )
+    return jnp.minimum(num_steps, most)
 
 
 def _check_shapes(x: Array, target: Target, x_start: Array | None) -> None:

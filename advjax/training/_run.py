@@ -86,7 +86,9 @@ def existing_header(config: TrainConfig) -> dict[str, Any] | None:
             )
         return None
     header = read_header(folder)
-    changed = differences(header["config"], config_to_dict(config))
+    # fields that came later have their defaults
+    old = config_to_dict(config_of(header))
+    changed = differences(old, config_to_dict(config))
     if changed:
         raise ValueError(
             f"out: {folder} holds a run with another config ({'; '.join(changed)}); choose "

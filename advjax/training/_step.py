@@ -52,6 +52,9 @@ def make_train_step(
     of its example, so that they do not depend on the layout of devices. Where an id appears
     twice in a batch, its second copy gets numbers of its own.
 
+    A method with `replays` (free) updates so often with each batch; metrics are then sums over the
+    replays too.
+
     Args:
       model: what is trained. For `pmap`, build it with the same `axis_name`.
       method: its loss.
@@ -79,20 +82,40 @@ def make_train_step(
 
 
 def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    model, method, optimizer, axis_name, augment, decay = parts
     batch = blank_padding(batch)
-    keys = unique_keys(step_key(state), batch.id, axis_name)
-    if augment is not None:
-        batch = batch._replace(image=augment(_fold_each(keys, 1), batch.image))
+    keys = unique_keys(step_key(state), batch.id, parts.axis_name)
+    if parts.augment is not None:
+        batch = batch._replace(image=parts.augment(_fold_each(keys, 1), batch.image))
+    replays = parts.method.replays
+    if replays == 1:
+        new, metrics = _update(parts, state, batch, keys)
+    else:
+
+        def again(state: TrainState, number: Array) -> tuple[TrainState, Metrics]:
+            return _update(parts, state, batch, _fold_each(keys, number + 2))
+
+        new, each = jax.lax.scan(again, state, jnp.arange(replays))
+        metrics = {name: jnp.sum(values) for name, values in each.items()}
+        metrics["grad_norm"] = metrics["grad_norm"] / replays
+    return new._replace(step=state.step + 1), metrics
+
+
+def _update(
+    parts: _Parts, state: TrainState, batch: Batch, keys: Array
+) -> tuple[TrainState, Metrics]:
+    model, method, optimizer, axis_name, _, decay = parts
     share = _share(batch.valid, axis_name)
 
-    def objective(params: PyTree) -> tuple[Array, Aux]:
-        loss, aux = method.loss(
-            model.apply, params, state.model_state, batch, keys, state.method_state
-        )
+    def objective(params: PyTree, method_state: PyTree) -> tuple[Array, Aux]:
+        loss, aux = method.loss(model.apply, params, state.model_state, batch, keys, method_state)
         return loss * share, aux
 
-    gradient, aux = jax.grad(objective, has_aux=True)(state.params)
+    if method.learn is None:
+        gradient, aux = jax.grad(objective, has_aux=True)(state.params, state.method_state)
+    else:
+        both = jax.grad(objective, argnums=(0, 1), has_aux=True)
+        (gradient, slope), aux = both(state.params, state.method_state)
+        aux = aux._replace(method_state=method.learn(aux.method_state, slope, batch))
     gradient = _total(gradient, axis_name)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -107,7 +130,7 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
         opt_state=opt_state,
         ema=average,
         method_state=aux.method_state,
-        step=state.step + 1,
+        step=state.step,
         seed=state.seed,
     )
     return new, metrics
@@ -133,7 +156,7 @@ def _sums(metrics: Metrics, valid: Array) -> Metrics:
     return {**sums, "count": jnp.sum(valid).astype(jnp.float32)}
 
 
-def _fold_each(keys: Array, number: int) -> Array:
+def _fold_each(keys: Array, number: Array | int) -> Array:
     return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
 

@@ -68,6 +68,8 @@ MASK = jnp.zeros((4, 3, 2), bool).at[1:3, :2].set(True)
         threat.l2(bounds=(-1.0, 2.0)),
         threat.l1(bounds=(-1.0, 2.0)),
         threat.l0(bounds=(-1.0, 2.0)),
+        threat.normalised("linf", (0.25, 0.5)),
+        threat.normalised("l2", (0.25, 0.5)),
         threat.masked(threat.linf(), MASK),
         threat.masked(threat.l2(), MASK[..., :1]),
         threat.masked(threat.l1(), MASK),
@@ -89,6 +91,7 @@ LOGITS = jnp.asarray([0.3, -1.2, 2.0, 0.7])
 def test_loss(name):
     others = {
         "binary_cross_entropy": LABELS,
+        "binary_kl": LOGITS[::-1],
         "kl": LOGITS[::-1],
         "dlr_targeted": (jnp.asarray(2), jnp.asarray(0)),
     }

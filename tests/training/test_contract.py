@@ -11,7 +11,7 @@ from advjax.types import Batch
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
-@pytest.mark.parametrize("name", sorted(methods.METHODS))
+@pytest.mark.parametrize("name", [*sorted(methods.METHODS), "pgd-awp", "trades-awp"])
 def test_method(name, task):
     rng = np.random.default_rng(0)
     variables = {"params": {"w": jnp.asarray(rng.normal(size=(16, 3)), jnp.float32)}}
@@ -22,7 +22,13 @@ def test_method(name, task):
     image = jnp.asarray(rng.uniform(0, 1, (4, 4, 4, 1)), jnp.float32)
     target = jnp.asarray([0, 1, 2, 1]) if task == "single" else jnp.eye(4, 3, dtype=jnp.int32)
     batch = Batch(image, target, jnp.arange(4), jnp.ones(4, bool))
-    method = methods.build(TrainConfig(method=name, attack_steps=2), task)
+    name, _, wrapped = name.partition("-")
+    config = TrainConfig(
+        method=name, attack_steps=2, steps_range=(1, 2), batch_size=4, awp=0.01 if wrapped else 0
+    )
+    other = {"params": {"w": jnp.asarray(rng.normal(size=(16, 3)), jnp.float32)}}
+    helper = methods.Helper(model.apply, other)
+    method = methods.build(config, task, methods.Context((4, 4, 1), helper))
     testing.check_method(
         method.loss, method.init(variables["params"]), model.apply, variables, batch
     )

@@ -11,14 +11,18 @@ from absl.testing import parameterized
 from advjax import mesh, models, training
 from advjax.config import OptimizerConfig, TrainConfig
 from advjax.training import methods
-from tests.training.tiny import SHAPE, make_batch, tiny_model
+from tests.training.tiny import SHAPE, context, make_batch, tiny_model
 
 STEPS = 5
 OPTIMIZER = training.build_optimizer(OptimizerConfig(learning_rate=0.2), total_steps=20)
 
 
 def _method(name, task="single"):
-    return methods.build(TrainConfig(method=name, eps=0.1, attack_steps=2), task)
+    config = TrainConfig(
+        method=name, eps=0.1, attack_steps=2, eps_range=(0.01, 0.1), steps_range=(1, 2),
+        batch_size=16, gradient_weight=0.1,
+    )  # fmt: skip
+    return methods.build(config, task, context())
 
 
 def _setup(name="standard", *, axis_name=None, task="single", ema=None, seed=0):

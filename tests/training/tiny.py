@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax.models import Model
+from advjax.training import methods
 from advjax.types import Batch
 
 SHAPE = (4, 4, 1)
@@ -52,6 +53,13 @@ def tiny_model(num_classes=CLASSES, axis_name=None, calls=None):
         return (logits, {"batch_stats": new}) if train else logits
 
     return Model("tiny", init, apply)
+
+
+def context():
+    """Return what methods may have to know: the shape of the images, and another tiny model."""
+    model = tiny_model()
+    helper = methods.Helper(model.apply, model.init(jax.random.key(7), jnp.zeros((1, *SHAPE))))
+    return methods.Context(SHAPE, helper)
 
 
 def make_batch(size=16, seed=0, task="single", shape=SHAPE, classes=CLASSES):

@@ -1,18 +1,15 @@
-"""What a training method is, and the one loss that the classification methods share."""
+"""What a training method is, what it attacks with, and the loss that the plain methods share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from advjax import attacks, criteria, losses
-from advjax.random import example_keys, stable_id, typed
-from advjax.types import Array, Attack, Batch, LossFn, Objective, PyTree, Target
+from advjax import criteria, losses
+from advjax.training.methods._draws import Draws
+from advjax.types import Array, Attack, Batch, LossFn, Objective, PyTree
 
 CLEAN = "clean"
-ATTACK_MODES = ("eval", "batch")
-UPDATE_POLICIES = ("clean", "adversarial", "both")
 
 
 class Aux(NamedTuple):
@@ -32,17 +29,49 @@ class Aux(NamedTuple):
 class Method(NamedTuple):
     """A training method: which loss the parameters descend.
 
+    `loss` is `objective` after `prepare`; a wrapper (`awp`) takes the two apart.
+
     Attributes:
       name: for reports.
       init: `(params) -> method_state`, a pytree of arrays (may be empty).
       loss: `(apply, params, model_state, batch, key, method_state) -> (loss [], Aux)`; pure,
         differentiable in `params`. The loss is the mean over the valid rows of the batch.
         `key` is one key, or `[B]` keys, one per example.
+      prepare: of the same arguments: whatever is made without a gradient, such as attacked
+        images.
+      objective: of the same arguments and what `prepare` returned: the loss.
+      replays: updates that one step makes with its batch.
+      learn: None, or `(method_state, gradient, batch) -> method_state`: the step then
+        differentiates the loss in the method's state too, by the same backward pass.
     """
 
     name: str
     init: Callable[[PyTree], PyTree]
     loss: Callable[..., tuple[Array, Aux]]
+    prepare: Callable[..., PyTree]
+    objective: Callable[..., tuple[Array, Aux]]
+    replays: int = 1
+    learn: Callable[[PyTree, PyTree, Batch], PyTree] | None = None
+
+
+def compose(
+    name: str,
+    init: Callable[[PyTree], PyTree],
+    prepare: Callable[..., PyTree],
+    objective: Callable[..., tuple[Array, Aux]],
+) -> Method:
+    """Make a method of its two halves; see `Method`."""
+
+    def loss(*args: Any) -> tuple[Array, Aux]:
+        return objective(*args, prepare(*args))
+
+    return Method(name, init, loss, prepare, objective)
+
+
+def no_preparation(*args: Any) -> dict[str, Array]:
+    """Prepare nothing."""
+    del args
+    return {}
 
 
 class Task(NamedTuple):
@@ -66,16 +95,45 @@ class Inner(NamedTuple):
     Attributes:
       name: folded into the keys, so that two attacks do not share their starts.
       make: `(objective) -> Attack`; called inside the traced step.
-      eps: budget in [0, 1] pixel units. It lives in the method's state under the name of the
+      eps: budget in the units of the ball. It lives in the method's state under the name of the
         version, as an array, so that `vmap` over budgets needs no new trace.
       batch_norm: `"eval"`: attack the network as it is deployed (running statistics);
         `"batch"`: as it trains (statistics of the attacked batch).
+      noise: None: the attack's own start; else the standard deviation, in pixel units, of the
+        Gaussian noise that it starts with.
+      draws: None: `eps` and all steps for every row; else what each row draws.
     """
 
     name: str
     make: Callable[[Objective], Attack]
     eps: float
     batch_norm: str = "eval"
+    noise: float | None = None
+    draws: Draws | None = None
+
+
+class Helper(NamedTuple):
+    """Another model that a method looks at: HAT's standard model, the teacher of distillation.
+
+    Attributes:
+      apply: of the model, called in evaluation mode.
+      variables: of the model; they live in the method's state.
+    """
+
+    apply: Callable[..., Any]
+    variables: PyTree
+
+
+class Context(NamedTuple):
+    """What a method may have to know besides its config.
+
+    Attributes:
+      image_shape: `(H, W, C)`; `free` needs it.
+      helper: `hat` and `distillation` need it.
+    """
+
+    image_shape: tuple[int, ...] | None = None
+    helper: Helper | None = None
 
 
 def _single_accuracy(logits: Array, label: Array) -> Array:
@@ -103,163 +161,3 @@ def get_task(name: str) -> Task:
     if name not in _TASKS:
         raise ValueError(f"task: unknown {name!r}; training knows {', '.join(_TASKS)}")
     return _TASKS[name]
-
-
-def perturb(
-    inner: Inner,
-    task: Task,
-    apply: Callable[..., Any],
-    variables: PyTree,
-    batch: Batch,
-    *,
-    key: Array,
-    eps: Array | float,
-) -> Array:
-    """Attack a training batch with parameters that receive no gradient.
-
-    Args:
-      inner: the attack and its batch-norm mode.
-      task: its loss is what the attack ascends.
-      apply: of the model.
-      variables: of the model.
-      batch: `[B, ...]`.
-      key: one key (a row's own key is derived from its id) or `[B]` keys.
-      eps: budget, traced.
-
-    Returns:
-      `[B, H, W, C]` images, the last iterate after every step (`stop="budget"`), as adversarial
-      training has it since Madry et al. (2018).
-    """
-    frozen = jax.lax.stop_gradient(variables)
-
-    def logits(x: Array) -> Array:
-        if inner.batch_norm == "eval":
-            return apply(frozen, x)
-        return apply(frozen, x, train=True)[0]
-
-    attack = inner.make(attacks.from_logits(logits, loss=task.loss))
-    keys = rows_of(key, batch, inner.name)
-    result = attacks.run(attack, keys, batch.image, batch.target, eps, stop="budget")
-    return jax.lax.stop_gradient(result.x_adv)
-
-
-def rows_of(key: Array, batch: Batch, name: str) -> Array:
-    """Return `[B]` keys of an attack: from the ids of the examples, or folded from `[B]` keys."""
-    key = typed(key)
-    if key.ndim == 0:
-        return example_keys(key, batch.id, attack_id=name)
-    return jax.vmap(lambda k: jax.random.fold_in(k, stable_id(name)))(key)
-
-
-def _dropout_key(key: Array) -> Array:
-    """Return one key for the masks of the whole batch."""
-    key = typed(key)
-    return jax.random.fold_in(key if key.ndim == 0 else key[0], stable_id("dropout"))
-
-
-def weighted(
-    name: str,
-    task: Task,
-    weights: Mapping[str, float],
-    inners: Mapping[str, Inner],
-    *,
-    update: str = "adversarial",
-) -> Method:
-    """Make the method whose loss is a weighted mean over versions of each image.
-
-    Versions are `"clean"` and one per inner attack. Each version is one forward pass in training
-    mode, normalised by its own batch statistics; the versions that `update` names move the
-    running statistics, in the order clean, attacks. A version that neither has a weight nor moves
-    the statistics is not computed; one that only moves them costs no backward pass.
-
-    Args:
-      name: of the method.
-      task: loss and accuracy of one example.
-      weights: version -> share of the loss; they should sum to 1.
-      inners: version -> attack; `method_state[version]` is its eps.
-      update: `"clean"`, `"adversarial"` or `"both"`; without an attack, clean images update.
-
-    Raises:
-      ValueError: an unknown policy, an impossible budget, or a weight for an unknown version.
-    """
-    _check(weights, inners, update)
-
-    def init(params: PyTree) -> PyTree:
-        del params
-        return {n: jnp.asarray(inner.eps, jnp.float32) for n, inner in inners.items()}
-
-    def loss(
-        apply: Callable[..., Any],
-        params: PyTree,
-        model_state: PyTree,
-        batch: Batch,
-        key: Array,
-        method_state: PyTree,
-    ) -> tuple[Array, Aux]:
-        variables = {"params": params, **model_state}
-        versions = {CLEAN: batch.image}
-        for n, inner in inners.items():
-            eps = method_state[n]
-            versions[n] = perturb(inner, task, apply, variables, batch, key=key, eps=eps)
-        moving = {CLEAN: update != "adversarial" or not inners}
-        moving |= dict.fromkeys(inners, update != CLEAN)
-        rngs = {"dropout": _dropout_key(key)}
-        state, outputs = dict(model_state), {}
-        for version, images in versions.items():
-            share = weights.get(version, 0.0)
-            if share or moving[version]:
-                used = params if share else jax.lax.stop_gradient(params)
-                logits, new = apply({"params": used, **state}, images, train=True, rngs=rngs)
-                state = state | new if moving[version] else state
-                outputs[version] = share, logits
-        metrics = _measure(task, outputs, batch.target)
-        return masked_mean(metrics["loss"], batch.valid), Aux(state, method_state, metrics)
-
-    return Method(name, init, loss)
-
-
-def _check(weights: Mapping[str, float], inners: Mapping[str, Inner], update: str) -> None:
-    """Check names and budgets."""
-    unknown = sorted(set(weights) - {CLEAN, *inners})
-    if unknown or not any(weights.values()):
-        raise ValueError(
-            f"weights: expected shares of {[CLEAN, *inners]}, got {dict(weights)}; "
-            f"unknown: {unknown or 'none'}"
-        )
-    if update not in UPDATE_POLICIES:
-        raise ValueError(
-            f"batch_norm_update: unknown {update!r}; use one of {', '.join(UPDATE_POLICIES)}"
-        )
-    for inner in inners.values():
-        if inner.batch_norm not in ATTACK_MODES:
-            raise ValueError(
-                f"batch_norm_attack: unknown {inner.batch_norm!r}; use one of "
-                f"{', '.join(ATTACK_MODES)}"
-            )
-        if not inner.eps > 0:
-            raise ValueError(
-                f"eps: must be positive for adversarial training, got {inner.eps}; "
-                'use method="standard" to train without an attack'
-            )
-
-
-def _measure(
-    task: Task, outputs: Mapping[str, tuple[float, Array]], target: Target
-) -> dict[str, Array]:
-    """Return loss and accuracy `[B]`, weighted over versions, and the accuracy of each of them."""
-    found: dict[str, Array] = {}
-    outputs = {version: pair for version, pair in outputs.items() if pair[0]}
-    for version, (share, logits) in outputs.items():
-        right = jax.vmap(task.accuracy)(logits, target)
-        parts = {"loss": jax.vmap(task.loss)(logits, target), "accuracy": right}
-        for name, value in parts.items():
-            found[name] = found[name] + share * value if name in found else share * value
-        if len(outputs) > 1:
-            found[f"accuracy_{version}"] = right
-    return found
-
-
-def masked_mean(values: Array, valid: Array) -> Array:
-    """Mean of `[B]` values over the valid rows; the others contribute exactly zero, NaN or not."""
-    total = jnp.sum(jnp.where(valid, values, 0))
-    return total / jnp.maximum(jnp.sum(valid), 1).astype(total.dtype)

@@ -1,6 +1,7 @@
 """FGSM adversarial training (Goodfellow et al. 2015), without the clean half."""
 
-from advjax.training.methods._base import Inner, Method, Task, weighted
+from advjax.training.methods._attacked import weighted
+from advjax.training.methods._base import Inner, Method, Task
 
 
 def fgsm(task: Task, inner: Inner, *, update: str = "adversarial") -> Method:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from advjax.training.methods._base import CLEAN, Inner, Method, Task, weighted
+from advjax.training.methods._attacked import weighted
+from advjax.training.methods._base import CLEAN, Inner, Method, Task
 
 
 def mixed(

@@ -1,6 +1,7 @@
 """PGD adversarial training (Madry et al. 2018)."""
 
-from advjax.training.methods._base import Inner, Method, Task, weighted
+from advjax.training.methods._attacked import weighted
+from advjax.training.methods._base import Inner, Method, Task
 
 
 def pgd(task: Task, inner: Inner, *, update: str = "adversarial") -> Method:
