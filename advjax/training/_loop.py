@@ -160,7 +160,9 @@ def _prepare(config: TrainConfig, dataset: Dataset) -> _Job:
     method = build_method(config, dataset.task)
     steps = len(dataset.splits["train"]) // config.batch_size
     optimizer = build_optimizer(config.optimizer, steps * config.epochs)
-    step = make_train_step(model, method, optimizer, augment=_augment(config), ema=config.ema)
+    step = make_train_step(
+        model, method, optimizer, ema=config.ema, **_augmentation(config, dataset.task)
+    )
 
     def init() -> TrainState:
         shape = tuple(dataset.image_shape)
@@ -181,10 +183,13 @@ def _prepare(config: TrainConfig, dataset: Dataset) -> _Job:
     )
 
 
-def _augment(config: TrainConfig) -> Callable[[Array, Array], Array] | None:
+def _augmentation(config: TrainConfig, task: str) -> dict[str, Callable[..., Any]]:
+    """Return the options of the step that change its images, and masks with them."""
     if config.augment == type(config.augment)():
-        return None
-    return lambda keys, images: data.augment(keys, images, config.augment)
+        return {}
+    if task == "segmentation":
+        return {"augment_pair": lambda *args: data.augment_pair(*args, config.augment)}
+    return {"augment": lambda *args: data.augment(*args, config.augment)}
 
 
 def _continue(job: _Job, store: Checkpoints, progress: bool) -> TrainResult:
