@@ -31,8 +31,10 @@ def dice_by_class(group: Group, shown: Array, attacks: set[str]) -> list[tuple[s
 
 def _pooled(cell: Cell | None, eps: float, group: Group) -> Array:
     num_classes = len(group.class_names)
-    place = np.flatnonzero(np.abs(cell.eps - eps) < 1e-9) if cell is not None else []
-    if cell is None or not len(place):
+    if cell is None:
+        return np.full(num_classes, np.nan)
+    place = np.flatnonzero(np.abs(cell.eps - eps) < 1e-9)
+    if not place.size:
         return np.full(num_classes, np.nan)
     pixels = cell.probabilities[place[0]]
     known = pixels[np.isfinite(pixels).all(1)].reshape(-1, num_classes, 3)

@@ -129,6 +129,8 @@ def check_splits(config: TrainConfig, task: str, sizes: dict[str, int], num_clas
             f"batch_size: {config.batch_size} is more than the {sizes['train']} training images; "
             f"use at most {sizes['train']}"
         )
+    if task == "detection":
+        raise ValueError("data.task: detectors are not trained by this command yet")
     if config.balanced and task != "single":
         raise ValueError("balanced: class-balanced sampling needs single-label data; leave it off")
 

@@ -26,7 +26,7 @@ from advjax.training._checks import (
 from advjax.training._optim import build_optimizer, learning_rate_at
 from advjax.training._progress import Progress, loading
 from advjax.training._state import TrainState, eval_variables, init_state
-from advjax.training._step import make_train_step
+from advjax.training._step import AugmentPair, make_train_step
 from advjax.training.methods import build as build_method
 from advjax.types import Array
 
@@ -160,9 +160,8 @@ def _prepare(config: TrainConfig, dataset: Dataset) -> _Job:
     method = build_method(config, dataset.task)
     steps = len(dataset.splits["train"]) // config.batch_size
     optimizer = build_optimizer(config.optimizer, steps * config.epochs)
-    step = make_train_step(
-        model, method, optimizer, ema=config.ema, **_augmentation(config, dataset.task)
-    )
+    pair = _augmentation(config, dataset.task)
+    step = make_train_step(model, method, optimizer, ema=config.ema, augment_pair=pair)
 
     def init() -> TrainState:
         shape = tuple(dataset.image_shape)
@@ -183,13 +182,17 @@ def _prepare(config: TrainConfig, dataset: Dataset) -> _Job:
     )
 
 
-def _augmentation(config: TrainConfig, task: str) -> dict[str, Callable[..., Any]]:
-    """Return the options of the step that change its images, and masks with them."""
+def _augmentation(config: TrainConfig, task: str) -> AugmentPair | None:
+    """Return what changes images at random, and masks with them."""
     if config.augment == type(config.augment)():
-        return {}
-    if task == "segmentation":
-        return {"augment_pair": lambda *args: data.augment_pair(*args, config.augment)}
-    return {"augment": lambda *args: data.augment(*args, config.augment)}
+        return None
+
+    def change(keys: Array, images: Array, target: Any) -> tuple[Array, Any]:
+        if task == "segmentation":
+            return data.augment_pair(keys, images, target, config.augment)
+        return data.augment(keys, images, config.augment), target
+
+    return change
 
 
 def _continue(job: _Job, store: Checkpoints, progress: bool) -> TrainResult:
