@@ -184,9 +184,9 @@ def _ascent(
     flags = int((np.asarray(~result.success) != golden[f"{prefix}/robust"]).sum())
     wrong = np.abs(np.asarray(result.loss) - best)
     if norm == "l1":
-        # the official projection is in float32, and its count of changed values takes what rounding
-        # leaves: two copies of it that round otherwise differ on half of the rows. What must hold is
-        # that ours is nowhere the weaker one.
+        # The official projection is in float32, and its count of changed values takes what rounding
+        # leaves: two copies of it that round otherwise differ on half of the rows. What must hold
+        # is that ours is nowhere the weaker one.
         lost = int((np.asarray(~result.success) & ~golden[f"{prefix}/robust"]).sum())
         weaker = (best - np.asarray(result.loss)) / np.maximum(np.abs(best), 1)
         return [
