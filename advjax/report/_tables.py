@@ -204,9 +204,10 @@ def class_table(statistics: Statistics, norm: str) -> Table:
     group, shown, multi = statistics.group, statistics.chosen[norm], statistics.multi
     names = list(group.class_names)
     # which images take part, and how they are told apart
-    part = group.target.T >= 0 if multi else group.target == np.arange(len(names))[:, None]
-    if group.masks:
-        part = group.target.T > 0
+    if group.masks or multi:
+        part = group.target.T >= 0 if multi else group.target.T > 0
+    else:
+        part = group.target == np.arange(len(names))[:, None]
     counts = [
         f"{(group.target[:, k] > 0).sum()} of {inside.sum()}" if multi else f"{inside.sum()}"
         for k, inside in enumerate(part)

@@ -39,10 +39,10 @@ def run(tmp_path_factory):
     out = str(folder / "net")
     words = [
         "train", "--out", out, "--data.source", source, "--data.task", "segmentation",
-        "--model.name", "unet", "--model.width", "2", "--epochs", "2", "--batch-size", "8",
+        "--model.name", "unet", "--model.width", "2", "--epochs", "20", "--batch-size", "8",
         "--method", "pgd", "--eps", "4/255", "--attack-steps", "1", "--val-attack.num-steps", "2",
         "--optimizer.name", "adam", "--optimizer.learning-rate", "0.02",
-        "--augment.flip-horizontal", "--augment.rotate-degrees", "10",
+        "--augment.flip-horizontal", "True", "--augment.rotate-degrees", "10",
     ]  # fmt: skip
     assert main(words) == 0
     return out, source
@@ -113,13 +113,16 @@ def test_a_sweep_says_the_same_as_the_brute_force(run, evaluated, tmp_path):
     out = str(tmp_path / "sweep")
     words = ["sweep", "--runs", run[0], "--out", out, "--attacks", "pgd:num_steps=3"]
     words += ["--epsilons", "8/255", "32/255", "--bootstrap", "50", "--order", "exhaustive"]
-    assert main([*words, "--no-diagnose"]) == 0
+    assert main([*words, "--diagnose", "False"]) == 0
     mine, brute = store.Store(out).read(attack="pgd-3"), store.Store(evaluated).read(attack="pgd-3")
     for rows in (mine, brute):
         order = np.lexsort((rows["example_id"], rows["eps"]))
         rows.update({name: column[order] for name, column in rows.items()})
     np.testing.assert_array_equal(mine["success"], brute["success"])
-    np.testing.assert_array_equal(mine["probabilities"], brute["probabilities"])
+    # the engine does not attack what is wrong already
+    right = ~mine["wrong_when_clean"]
+    assert right.sum() >= 6
+    np.testing.assert_array_equal(mine["probabilities"][right], brute["probabilities"][right])
 
 
 def test_what_masks_cannot_do_is_said(run, tmp_path, capsys):
