@@ -25,6 +25,10 @@ class DataConfig:
     """At most this many test images; None: all (phantoms: 512)."""
     seed: int = 0
     """Seed of the phantoms and of every random split."""
+    task: str | None = None
+    """What the targets are: `single` (one class per image), `multi` (several findings),
+    `segmentation` (the class of each pixel, from the masks) or `detection` (boxes); None: what the
+    source holds, labels before masks before boxes."""
     difficulty: float = 0.5
     """Phantoms only, in [0, 1]: strength of noise, artefacts and anatomical variation."""
     signal: float = 1.0
@@ -45,6 +49,10 @@ class ModelConfig:
     """Subtracted from the pixels inside the model."""
     std: float = 0.25
     """Divided by inside the model."""
+
+
+# of an attack, as the command line writes them
+OPTIONS = ("norm", "num_steps", "step_size", "version", "loss", "criterion", "goal")
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,16 @@ class AttackConfig:
     norm have none."""
     version: str | None = None
     """Of autoattack: `standard` (None), `plus` or `rand`."""
+    loss: str | None = None
+    """What it ascends; None: the loss of the task. One label `ce`, `margin` or `dlr`; several
+    findings `bce` or `margin`; masks `ce` or `dice`."""
+    criterion: str | None = None
+    """What counts as broken. Several findings `any` (None), `all` or `flips2` to `flips5`; masks
+    `dice50` (None: mean Dice of the classes below 0.5), `dice25`, `dice75`, or `pixels25`,
+    `pixels50`, `pixels75` (share of right pixels below)."""
+    goal: str | None = None
+    """Where it leads to; None: anywhere else. `class-NAME` (one label), `hide-NAME` or
+    `fabricate-NAME` (a finding; others stay free), `erase` (a mask without any structure)."""
 
     @classmethod
     def parse(cls, text: str) -> "AttackConfig":
@@ -80,10 +98,11 @@ class AttackConfig:
         options: dict[str, str] = {}
         for part in filter(None, rest.split(",")):
             key, equals, value = part.partition("=")
-            if key not in ("norm", "num_steps", "step_size", "version") or not equals:
+            if key not in OPTIONS or not equals:
                 raise ValueError(
                     f"attack {text!r}: {part!r} is no option; write "
-                    "NAME:norm=l2,num_steps=20,step_size=0.25, or autoattack:norm=l2,version=plus"
+                    "NAME:norm=l2,num_steps=20,step_size=0.25, or autoattack:norm=l2,version=plus; "
+                    f"options are {', '.join(OPTIONS)}"
                 )
             options[key] = value
         try:
@@ -92,7 +111,7 @@ class AttackConfig:
                 norm=options.get("norm", "linf"),
                 num_steps=int(options["num_steps"]) if "num_steps" in options else None,
                 step_size=float(options["step_size"]) if "step_size" in options else None,
-                version=options.get("version"),
+                **{name: options.get(name) for name in OPTIONS[3:]},
             )
         except ValueError:
             raise ValueError(f"attack {text!r}: num_steps and step_size are numbers") from None
@@ -127,6 +146,7 @@ class AttackConfig:
             parts.append(f"step{self.step_size:g}")
         if self.norm != "linf":
             parts.append(self.norm)
+        parts += [text for text in (self.loss, self.criterion, self.goal) if text is not None]
         return "-".join(parts)
 
 

@@ -14,6 +14,8 @@ PyTree = Any
 Output = Any  # what a model returns: logits [B, C], or any pytree with leading [B]
 Target = Any  # any pytree with leading [B]; one example's slice in losses and criteria
 
+IGNORE = 255  # the class of a pixel of a mask that does not count
+
 
 class LossFn(Protocol):
     """Loss of ONE example; attacks ascend it, training descends its mean."""
@@ -229,7 +231,8 @@ class Batch(NamedTuple):
 
     Attributes:
       image: `[B, H, W, C]` float32 in [0, 1].
-      target: pytree with leading `[B]`: int32 labels `[B]`, or multi-hot `[B, K]`.
+      target: pytree with leading `[B]`: int32 labels `[B]`, multi-hot `[B, K]` (negative: unknown),
+        or classes of pixels `[B, H, W]` (255: ignored); or float32 boxes `[B, M, 5]`.
       id: `[B]` int32, a stable identity of the example.
       valid: `[B]` bool; False marks padding, which contributes exactly zero.
     """

@@ -89,6 +89,9 @@ def deepfool(
             objective, state.x, target, keys, num_classes
         )
         memory = state.direction_state
+        # a start of the caller's is where the steps so far have led
+        given = tree.where(state.step == 0, state.x - x0, memory.total)
+        memory = memory._replace(total=given)
         walking = ~memory.found
         idle = memory.found & (memory.line.tried >= search_steps)
         x, memory, usable = with_row_ball(ball, functools.partial(_move, overshoot, search_steps))(

@@ -1,28 +1,18 @@
 """From the checked arrays of a file to a `Dataset`: classes, identities, leaks, subsets."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from advjax.config import DataConfig
-from advjax.data import _checks, _split
+from advjax.data import _split, _targets
 from advjax.data._spec import SPLITS, Dataset, Split
+from advjax.data._targets import Raw
 
 VAL_FRACTION = 0.125
-
-
-@dataclass(frozen=True, eq=False)
-class Raw:
-    """Checked arrays of one split, as in `Split` but for the identities."""
-
-    images: np.ndarray
-    targets: np.ndarray
-    masks: np.ndarray | None = None
-    names: np.ndarray | None = None
-    groups: np.ndarray | None = None
 
 
 def assemble(
@@ -31,6 +21,8 @@ def assemble(
     config: DataConfig,
     *,
     class_names: tuple[str, ...] | None = None,
+    mask_names: tuple[str, ...] | None = None,
+    box_names: tuple[str, ...] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Dataset:
     """Build the dataset from its splits.
@@ -38,17 +30,21 @@ def assemble(
     Args:
       where: name of the file or folder, for messages.
       raws: `train`, `test` and perhaps `val`; without it a part of `train` is held out.
-      config: size, numbers of images and seed.
-      class_names: names in target order, or None: the numbers.
+      config: task, size, numbers of images and seed.
+      class_names: names of labels in target order, or None: the numbers.
+      mask_names: names of the classes of pixels, or None: background and foreground, or numbers.
+      box_names: names of the kinds of boxes, or None: the numbers.
       notes: what the reader already has to say.
 
     Raises:
-      ValueError: splits disagree in shape or kind of label, classes have gaps, there is only one
-        class and no mask, or no validation split can be made.
+      ValueError: splits disagree in shape or kind of label, the source lacks the targets of the
+        task, classes have gaps, there is only one class and no mask, or no validation split can be
+        made.
     """
     _agree(where, raws)
-    task = "multi" if raws["train"].targets.ndim == 2 else "single"
-    num_classes = _num_classes(where, raws, class_names)
+    task, raws = _targets.choose(where, raws, config.task)
+    given = {"segmentation": mask_names, "detection": box_names}.get(task, class_names)
+    num_classes = _targets.num_classes(where, task, raws, given)
     found = list(notes)
     splits = _identify(raws)
     if "val" not in splits:
@@ -57,10 +53,12 @@ def assemble(
     found += _leaks(where, splits)
     wanted = {"train": config.num_train, "val": config.num_val, "test": config.num_test}
     splits = {k: _at_most(splits[k], wanted[k], config.seed) for k in SPLITS}
-    names = class_names or tuple(str(k) for k in range(num_classes))
-    found += _remarks(splits, names)
+    names = given or tuple(str(k) for k in range(num_classes))
+    if task == "segmentation" and given is None and num_classes == 2:
+        names = ("background", "foreground")
+    found += _remarks(task, splits, names)
     if config.size is not None:
-        splits = {k: _resize(split, config.size) for k, split in splits.items()}
+        splits = {k: _resize(task, split, config.size) for k, split in splits.items()}
     height, width, channels = splits["train"].images.shape[1:]
     return Dataset(
         name=config.source,
@@ -81,31 +79,15 @@ def _agree(where: str, raws: dict[str, Raw]) -> None:
                 f"{where}: {name}_images are {raw.images.shape[1:]}, train_images are "
                 f"{train.images.shape[1:]}; all splits need the same height, width and channels"
             )
-        if raw.targets.shape[1:] != train.targets.shape[1:]:
-            raise ValueError(
-                f"{where}: {name}_labels have shape {raw.targets.shape}, train_labels "
-                f"{train.targets.shape}; all splits need the same kind of label"
-            )
-
-
-def _num_classes(where: str, raws: dict[str, Raw], names: tuple[str, ...] | None) -> int:
-    train = raws["train"]
-    if train.targets.ndim == 2:
-        number = train.targets.shape[1]
-    else:
-        others = {f"{k}_labels": r.targets for k, r in raws.items() if k != "train"}
-        number = _checks.classes(where, train.targets, others)
-        if number == 1 and train.masks is None:
-            raise ValueError(
-                f"{where}: every image has the same class; a classifier needs at least two "
-                "classes in train_labels"
-            )
-    if names is not None and len(names) != number:
-        raise ValueError(
-            f"{where}: class_names has {len(names)} names, but the labels have {number} classes; "
-            "give one name per class"
-        )
-    return number
+        for kind, one, two in (
+            ("labels", raw.targets, train.targets),
+            ("boxes", raw.boxes, train.boxes),
+        ):
+            if one is not None and two is not None and one.shape[1:] != two.shape[1:]:
+                raise ValueError(
+                    f"{where}: {name}_{kind} have shape {one.shape}, train_{kind} {two.shape}; "
+                    "all splits need the same kind of label"
+                )
 
 
 def _identify(raws: dict[str, Raw]) -> dict[str, Split]:
@@ -114,6 +96,7 @@ def _identify(raws: dict[str, Raw]) -> dict[str, Split]:
     splits = {}
     for name, numbers in zip(order, ids, strict=True):
         raw = raws[name]
+        assert raw.targets is not None
         splits[name] = Split(raw.images, raw.targets, numbers, raw.masks, raw.groups, raw.names)
     return splits
 
@@ -155,27 +138,20 @@ def _leaks(where: str, splits: dict[str, Split]) -> list[str]:
     return notes
 
 
-def _remarks(splits: dict[str, Split], names: tuple[str, ...]) -> list[str]:
+def _remarks(task: str, splits: dict[str, Split], names: tuple[str, ...]) -> list[str]:
     """Note classes that a split lacks: metrics are undefined for them there."""
     notes = []
     for name, split in splits.items():
-        counts = count(split.targets, len(names))
+        counts = _targets.count(task, split.targets, len(names))
         absent = [names[k] for k in np.flatnonzero(counts == 0)]
         if absent:
             notes.append(f"{name} has no example of class {', '.join(absent)}")
     train = splits["train"]
-    if train.targets.ndim == 2 and (train.targets.sum(axis=1) == 1).all():
+    if task == "multi" and ((train.targets == 1).sum(axis=1) == 1).all():
         notes.append("every label row has exactly one 1: were these classes, store them as (N, 1)")
-    if len(names) == 1:
+    if task == "single" and len(names) == 1:
         notes.append("all images have one class: use the masks, or another source to classify")
     return notes
-
-
-def count(targets: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return `[K]` numbers of examples of each class, or of positives of each finding."""
-    if targets.ndim == 2:
-        return targets.sum(axis=0)
-    return np.bincount(targets, minlength=num_classes)
 
 
 def _at_most(split: Split, number: int | None, seed: int) -> Split:
@@ -185,8 +161,8 @@ def _at_most(split: Split, number: int | None, seed: int) -> Split:
     return split.select(np.sort(order[:number]))
 
 
-def _resize(split: Split, size: int) -> Split:
-    """Resize to a square, antialiased; masks by nearest neighbour."""
+def _resize(task: str, split: Split, size: int) -> Split:
+    """Resize to a square, antialiased; masks by nearest neighbour, boxes along with it."""
     if split.images.shape[1:3] == (size, size):
         return split
 
@@ -202,8 +178,15 @@ def _resize(split: Split, size: int) -> Split:
     starts = range(0, len(split), step)
     images = np.concatenate([np.asarray(shrink(split.images[i : i + step])) for i in starts])
     arrays = {"images": images}
+    height, width = split.images.shape[1:3]
+    rows = ((np.arange(size) + 0.5) * height // size).astype(int)
+    columns = ((np.arange(size) + 0.5) * width // size).astype(int)
     if split.masks is not None:
-        rows = (np.arange(size) + 0.5) * split.masks.shape[1] // size
-        columns = (np.arange(size) + 0.5) * split.masks.shape[2] // size
-        arrays["masks"] = split.masks[:, rows.astype(int)][:, :, columns.astype(int)]
+        arrays["masks"] = split.masks[:, rows][:, :, columns]
+    if task == "segmentation":
+        arrays["targets"] = split.targets[:, rows][:, :, columns]
+    elif task == "detection":
+        scale = np.array([1, size / height, size / width, size / height, size / width], np.float32)
+        real = split.targets[..., :1] >= 0
+        arrays["targets"] = np.where(real, split.targets * scale, split.targets)
     return replace(split, **arrays)

@@ -1,4 +1,4 @@
-"""Random flips, rotations and crops, jitted, each example with its own key."""
+"""Random flips, rotations and crops of images and masks, each example with its own key."""
 
 import math
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from advjax import random
 from advjax.config import AugmentConfig
+from advjax.data._spec import IGNORE
 
 Array = jax.Array
 
@@ -33,11 +34,56 @@ def augment(key: Array, images: Array, config: AugmentConfig) -> Array:
         crop padding that the image cannot reflect.
     """
     _check(images, config)
-    turns = config.rotate_degrees > 0
-    if not (config.flip_horizontal or config.flip_vertical or turns or config.crop_padding):
+    if not _changes(config):
         return images
     keys = random.row_keys(key, images.shape[0])
-    return jax.vmap(lambda k, image: _augment_one(k, image, config))(keys, images)
+
+    def one(key: Array, image: Array) -> Array:
+        return _read(image, *_places(key, image.shape, config))
+
+    return jax.vmap(one)(keys, images)
+
+
+def augment_pair(
+    key: Array, images: Array, masks: Array, config: AugmentConfig
+) -> tuple[Array, Array]:
+    """Change each image as `augment` does with the same key, and its mask along with it.
+
+    A mask is read at the nearest pixel. Where an image is reflected because there is nothing, its
+    mask is 255, `IGNORE`: an anatomy seen twice teaches nothing.
+
+    Args:
+      key: one key, or `[B]` keys; see `augment`.
+      images: `[B, H, W, C]` float.
+      masks: `[B, H, W]` integers, the class of each pixel.
+      config: what to do; all off returns `images` and `masks` themselves.
+
+    Returns:
+      `(images [B, H, W, C], masks [B, H, W])`.
+
+    Raises:
+      ValueError: as `augment`, or masks that are no integers or not one for each image.
+    """
+    _check(images, config)
+    if masks.shape != images.shape[:3] or not jnp.issubdtype(masks.dtype, jnp.integer):
+        raise ValueError(
+            f"masks must be integers {list(images.shape[:3])}, the class of each pixel, got "
+            f"{masks.shape} {masks.dtype}"
+        )
+    if not _changes(config):
+        return images, masks
+    keys = random.row_keys(key, images.shape[0])
+
+    def one(key: Array, image: Array, mask: Array) -> tuple[Array, Array]:
+        y, x = _places(key, image.shape, config)
+        return _read(image, y, x), _nearest(mask, y, x)
+
+    return jax.vmap(one)(keys, images, masks)
+
+
+def _changes(config: AugmentConfig) -> bool:
+    turns = config.rotate_degrees > 0
+    return bool(config.flip_horizontal or config.flip_vertical or turns or config.crop_padding)
 
 
 def _check(images: Array, config: AugmentConfig) -> None:
@@ -57,8 +103,9 @@ def _check(images: Array, config: AugmentConfig) -> None:
         )
 
 
-def _augment_one(key: Array, image: Array, config: AugmentConfig) -> Array:
-    height, width = image.shape[:2]
+def _places(key: Array, shape: tuple[int, ...], config: AugmentConfig) -> tuple[Array, Array]:
+    """Where each pixel is read: y and x `[H, W]`, or integers `[H]` and `[W]` without rotation."""
+    height, width = shape[:2]
     flip_key, turn_key, crop_key = jax.random.split(key, 3)
     flips = jax.random.bernoulli(flip_key, 0.5, (2,)) & jnp.array(
         [config.flip_vertical, config.flip_horizontal]
@@ -69,15 +116,31 @@ def _augment_one(key: Array, image: Array, config: AugmentConfig) -> Array:
     rows = jnp.where(flips[0], height - 1 - rows, rows)
     columns = jnp.where(flips[1], width - 1 - columns, columns)
     if config.rotate_degrees == 0:
-        return image[_reflect(rows, height)][:, _reflect(columns, width)]
+        return rows, columns
     limit = math.radians(config.rotate_degrees)
     angle = jax.random.uniform(turn_key, (), minval=-limit, maxval=limit)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     dy = (rows - (height - 1) / 2)[:, None]
     dx = (columns - (width - 1) / 2)[None, :]
-    return _bilinear(
-        image, cos * dy - sin * dx + (height - 1) / 2, sin * dy + cos * dx + (width - 1) / 2
-    )
+    return cos * dy - sin * dx + (height - 1) / 2, sin * dy + cos * dx + (width - 1) / 2
+
+
+def _read(image: Array, y: Array, x: Array) -> Array:
+    """Read `[H, W, C]` at places of `_places`, reflected into the image."""
+    if y.ndim == 1:
+        return image[_reflect(y, image.shape[0])][:, _reflect(x, image.shape[1])]
+    return _bilinear(image, y, x)
+
+
+def _nearest(mask: Array, y: Array, x: Array) -> Array:
+    """Read `[H, W]` at the pixels nearest to places of `_places`; `IGNORE` outside."""
+    if y.ndim == 1:
+        y, x = y[:, None], x[None, :]
+    y, x = jnp.round(y).astype(jnp.int32), jnp.round(x).astype(jnp.int32)
+    height, width = mask.shape
+    there = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    found = mask[jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)]
+    return jnp.where(there, found, jnp.asarray(IGNORE, mask.dtype))
 
 
 def _reflect(place: Array, size: int) -> Array:

@@ -5,6 +5,8 @@
 
 import numpy as np
 
+from advjax.data._spec import IGNORE
+
 
 def _first(bad: np.ndarray) -> int:
     """Return the first row of `[N, ...]` in which anything is true."""
@@ -54,11 +56,11 @@ def images(where: str, array: np.ndarray) -> np.ndarray:
 
 
 def labels(where: str, array: np.ndarray, num_images: int) -> np.ndarray:
-    """Return `[N]` int32 classes, or `[N, K]` int32 multi-hot with K > 1.
+    """Return `[N]` int32 classes, or `[N, K]` int32 multi-hot with K > 1, -1 where unknown.
 
     Raises:
       ValueError: not integers, another number of labels than images, a negative class, or a
-        multi-hot entry other than 0 and 1.
+        multi-hot entry other than 0, 1 and -1.
     """
     if array.dtype.kind not in "iub":
         raise ValueError(
@@ -75,18 +77,17 @@ def labels(where: str, array: np.ndarray, num_images: int) -> np.ndarray:
         )
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    bad = (array < 0) | (array > (1 if array.ndim == 2 else np.iinfo(np.int32).max))
+    low, high = (-1, 1) if array.ndim == 2 else (0, np.iinfo(np.int32).max)
+    bad = (array < low) | (array > high)
     if bad.any():
         row = _first(bad)
-        wanted = "0 or 1 (multi-hot)" if array.ndim == 2 else "a class 0..K-1"
+        wanted = "0 or 1 (multi-hot), or -1 (unknown)" if array.ndim == 2 else "a class 0..K-1"
         raise ValueError(f"{where}[{row}] is {array[row].tolist()}; expected {wanted}")
     return array.astype(np.int32)
 
 
 def masks(where: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return `[N, H, W]` uint8 masks; `shape` is that of the images.
-
-    Masks of 0 and 255 become 0 and 1.
 
     Raises:
       ValueError: another shape than the images, or not small integers.
@@ -109,9 +110,56 @@ def masks(where: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
             f"{where}[{_first(bad)}] is not made of integers 0..255; store the index of the class "
             "of each pixel, 0 being background"
         )
-    small = array.astype(np.uint8)
-    # black and white masks as image editors write them
-    return small // 255 if np.isin(small, (0, 255)).all() else small
+    return array.astype(np.uint8)
+
+
+def boxes(where: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return `[N, M, 5]` float32 boxes, see `Split`; `shape` is that of the images.
+
+    Raises:
+      ValueError: another shape, a class that is no integer at least 0, or a box that is empty or
+        leaves its image.
+    """
+    if array.ndim != 3 or array.shape[2] != 5 or len(array) != shape[0] or array.shape[1] < 1:
+        raise ValueError(
+            f"{where} has shape {array.shape}; expected ({shape[0]}, M, 5): for every image M rows "
+            "(class, y0, x0, y1, x1), filled up with rows of -1"
+        )
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{where} has dtype {array.dtype}; store numbers")
+    array = array.astype(np.float32)
+    kind, y0, x0, y1, x1 = np.moveaxis(array, -1, 0)
+    height, width = shape[1:3]
+    good = (kind >= 0) & (kind == np.round(kind)) & (y0 >= 0) & (x0 >= 0)
+    good &= (y0 < y1) & (x0 < x1) & (y1 <= height) & (x1 <= width)
+    bad = ~(good | (array == -1).all(axis=-1))
+    if bad.any():
+        row, box = np.argwhere(bad)[0]
+        raise ValueError(
+            f"{where}[{row}, {box}] is {array[row, box].tolist()}; expected (class, y0, x0, y1, "
+            f"x1) with 0 <= y0 < y1 <= {height} and 0 <= x0 < x1 <= {width}, in pixels, or -1 in "
+            "all five"
+        )
+    return array
+
+
+def below(where: str, task: str, targets: dict[str, np.ndarray], number: int) -> None:
+    """Check that all classes of pixels or boxes are below `number`.
+
+    Raises:
+      ValueError: one is not; the message names split and image.
+    """
+    for split, array in targets.items():
+        values = array if task == "segmentation" else array[..., 0]
+        wrong = (values >= number) & (values != IGNORE)
+        if wrong.any():
+            row = _first(wrong)
+            kind = "masks" if task == "segmentation" else "boxes"
+            raise ValueError(
+                f"{where}: {split}_{kind}[{row}] has class {int(values[row][wrong[row]][0])}, but "
+                f"there are only the classes 0..{number - 1}; correct it, or add training images "
+                "of that class"
+            )
 
 
 def identities(where: str, array: np.ndarray, num_images: int) -> np.ndarray:

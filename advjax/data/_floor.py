@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from advjax.data._assemble import count
 from advjax.data._spec import Dataset, Split
+from advjax.data._targets import count
 
 _PENALTIES = 10.0 ** np.arange(-2, 5)
 
@@ -21,15 +21,26 @@ def ridge_floor(dataset: Dataset, *, size: int = 16) -> float:
     on the plain mean 8 epochs reach only 0.78).
 
     Args:
-      dataset: any dataset; a few thousand images take a few seconds.
+      dataset: one of labels; a few thousand images take a few seconds. Unknown findings are left
+        out of the score, and regressed on as if they were as frequent as the known ones.
       size: largest height and width of what is regressed on.
 
     Returns:
       Balanced accuracy over the classes of the test split (`single`), or mean AUROC over the
       findings that have both kinds of example there (`multi`).
+
+    Raises:
+      ValueError: the targets are masks or boxes.
     """
+    if dataset.task not in ("single", "multi"):
+        raise ValueError(
+            f"{dataset.name}: the floor is that of a classifier, but the task is {dataset.task}"
+        )
     features = {k: _features(split, size) for k, split in dataset.splits.items()}
     targets = {k: _hot(split, dataset.num_classes) for k, split in dataset.splits.items()}
+    unknown = targets["train"] < 0
+    share = np.ma.array(targets["train"], mask=unknown).mean(axis=0)
+    targets["train"] = np.where(unknown, np.ma.filled(share, 0.0), targets["train"])
     weights = _weights(targets["train"], dataset.task)
     mean, offset = (np.average(a["train"], axis=0, weights=weights) for a in (features, targets))
     root = np.sqrt(weights)[:, None]
@@ -77,13 +88,14 @@ def _hot(split: Split, num_classes: int) -> np.ndarray:
 def _score(task: str, outputs: np.ndarray, hot: np.ndarray) -> float:
     if task == "single":
         truth, chosen = hot.argmax(axis=1), outputs.argmax(axis=1)
-        present = np.flatnonzero(count(truth, hot.shape[1]))
+        present = np.flatnonzero(count(task, truth, hot.shape[1]))
         return float(np.mean([(chosen[truth == k] == k).mean() for k in present]))
-    positives = hot.sum(axis=0)
-    defined = np.flatnonzero((positives > 0) & (positives < len(hot)))
-    if not len(defined):
-        return 0.5
-    return float(np.mean([_auroc(outputs[:, k], hot[:, k]) for k in defined]))
+    areas = []
+    for scores, positive in zip(outputs.T, hot.T, strict=True):
+        known = positive >= 0
+        if len(np.unique(positive[known])) == 2:
+            areas.append(_auroc(scores[known], positive[known]))
+    return float(np.mean(areas)) if areas else 0.5
 
 
 def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:

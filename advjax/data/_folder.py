@@ -9,8 +9,9 @@ import numpy as np
 
 from advjax.config import DataConfig
 from advjax.data import _split
-from advjax.data._assemble import Raw, assemble
+from advjax.data._assemble import assemble
 from advjax.data._spec import Dataset, Progress
+from advjax.data._targets import Raw
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _VAL_NAMES = ("val", "valid", "validation")
@@ -162,23 +163,16 @@ def _read(pil: Any, path: Path, file: Path, size: int | None) -> np.ndarray:
 
 def _divide(path: Path, whole: Raw, seed: int) -> dict[str, Raw]:
     """Divide into train, val and test, each class in the same proportion."""
-    test = _split.hold_out(whole.targets, None, _TEST_FRACTION, seed)
+    targets = np.zeros(len(whole.images), np.int32) if whole.targets is None else whole.targets
+    test = _split.hold_out(targets, None, _TEST_FRACTION, seed)
     rest = np.flatnonzero(~test)
     share = _VAL_FRACTION / (1.0 - _TEST_FRACTION)
-    held = _split.hold_out(whole.targets[rest], None, share, seed)
+    held = _split.hold_out(targets[rest], None, share, seed)
     rows = {"train": rest[~held], "val": rest[held], "test": np.flatnonzero(test)}
     for split, chosen in rows.items():
         if not len(chosen):
             raise ValueError(
-                f"{path.name}: {len(whole.targets)} images are too few to divide (no image is "
+                f"{path.name}: {len(targets)} images are too few to divide (no image is "
                 f"left for {split}); add images, or make train, val and test folders"
             )
-    names = whole.names
-    return {
-        split: Raw(
-            whole.images[chosen],
-            whole.targets[chosen],
-            names=None if names is None else names[chosen],
-        )
-        for split, chosen in rows.items()
-    }
+    return {split: whole.select(chosen) for split, chosen in rows.items()}

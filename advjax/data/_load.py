@@ -9,14 +9,20 @@ import numpy as np
 
 from advjax.config import DataConfig
 from advjax.data import phantoms
-from advjax.data._assemble import count
 from advjax.data._folder import load_folder
 from advjax.data._npz import load_npz
-from advjax.data._spec import SPLITS, Dataset, Progress, Split
+from advjax.data._spec import SPLITS, TASKS, Dataset, Progress, Split
+from advjax.data._targets import count
 
 _PHANTOMS = {"ct": phantoms.ct, "dermoscopy": phantoms.dermoscopy, "xray": phantoms.xray}
 _DEFAULT_NUMBERS = (2048, 256, 512)
 _DEFAULT_SIZE = 32
+_KINDS = {
+    "single": "one class per image",
+    "multi": "several findings per image",
+    "segmentation": "one class per pixel (images that have it are counted)",
+    "detection": "boxes (which are counted)",
+}
 # identities of phantoms: split number times this, plus the number of the image
 _SPLIT_STRIDE = 10**8
 
@@ -90,6 +96,11 @@ def _check(config: DataConfig) -> None:
             raise ValueError(
                 f"data.{name} must be at least 1, or None for the default; got {value}"
             )
+    if config.task is not None and config.task not in TASKS:
+        raise ValueError(
+            f"data.task must be {', '.join(TASKS)} or None for what the source holds; got "
+            f"{config.task!r}"
+        )
     if not 0 <= config.seed < 2**31:
         raise ValueError(f"data.seed must be in [0, 2**31), got {config.seed}")
 
@@ -98,7 +109,9 @@ def _load_phantoms(name: str, config: DataConfig, progress: Progress | None) -> 
     if name not in _PHANTOMS:
         raise ValueError(f"unknown phantom {name!r}; known: {', '.join(sorted(_PHANTOMS))}")
     size = _DEFAULT_SIZE if config.size is None else config.size
-    spec = _PHANTOMS[name](size, difficulty=config.difficulty, signal=config.signal)
+    spec = _PHANTOMS[name](
+        size, difficulty=config.difficulty, signal=config.signal, task=config.task or ""
+    )
     numbers = (config.num_train, config.num_val, config.num_test)
     splits = {}
     for k, (split, number) in enumerate(zip(SPLITS, numbers, strict=True)):
@@ -108,7 +121,8 @@ def _load_phantoms(name: str, config: DataConfig, progress: Progress | None) -> 
         key = jax.random.fold_in(jax.random.key(config.seed), k)
         made = phantoms.make_many(key, spec, n, progress=progress)
         ids = np.arange(n, dtype=np.int32) + np.int32(k * _SPLIT_STRIDE)
-        splits[split] = Split(made.image, made.target, ids, masks=made.mask)
+        masks = None if spec.task == "segmentation" else made.mask
+        splits[split] = Split(made.image, made.target, ids, masks=masks)
     return Dataset(
         name=config.source,
         task=spec.task,
@@ -121,12 +135,18 @@ def _load_phantoms(name: str, config: DataConfig, progress: Progress | None) -> 
 
 
 def class_counts(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """Return, for each split, the number of examples (positives) of each class by name."""
+    """Return, for each split, the number of examples of each class by name.
+
+    Positives where there are several findings, images that have pixels of the class where there
+    are masks, boxes where there are boxes.
+    """
     return {
         name: {
             label: int(n)
             for label, n in zip(
-                dataset.class_names, count(split.targets, dataset.num_classes), strict=True
+                dataset.class_names,
+                count(dataset.task, split.targets, dataset.num_classes),
+                strict=True,
             )
         }
         for name, split in dataset.splits.items()
@@ -137,12 +157,11 @@ def describe(dataset: Dataset) -> str:
     """Return a text table: counts per split and class, what else there is, and the notes."""
     counts = class_counts(dataset)
     height, width, channels = dataset.image_shape
-    kind = "one class per image" if dataset.task == "single" else "several findings per image"
     first = dataset.train
     extras = [name for name in ("masks", "groups", "names") if getattr(first, name) is not None]
     pixels = f"{height}x{width} pixels, {channels} channel(s), {first.images.dtype}"
     lines = [
-        f"{dataset.name}: {pixels}, {dataset.num_classes} classes, {kind}",
+        f"{dataset.name}: {pixels}, {dataset.num_classes} classes, {_KINDS[dataset.task]}",
         f"also present: {', '.join(extras) or 'nothing'}",
         "",
     ]

@@ -11,9 +11,11 @@ import numpy as np
 
 from advjax.config import DataConfig
 from advjax.data import _checks
-from advjax.data._assemble import Raw, assemble
+from advjax.data._assemble import assemble
 from advjax.data._spec import SPLITS, Dataset
+from advjax.data._targets import Raw
 
+_TARGETS = ("labels", "masks", "boxes")
 # what numpy, zipfile and zlib raise on damaged bytes
 _BROKEN = (
     zipfile.BadZipFile,
@@ -34,34 +36,49 @@ _BROKEN = (
 
 
 def load_npz(path: Path, config: DataConfig) -> Dataset:
-    """Load `{train,val,test}_{images,labels}` and, where present, `_masks`, `_ids`, `_groups`.
+    """Load `{train,val,test}_images` with `_labels`, `_masks` or `_boxes`, `_ids` and `_groups`.
 
     Images are `[N, H, W]` or `[N, H, W, C]`, uint8 or float in [0, 1]; labels `(N,)` or `(N, 1)`
-    classes 0..K-1, or `(N, K)` multi-hot; masks `[N, H, W]`; ids and groups strings or integers.
-    An optional `class_names` `(K,)` names the classes. Without `val_images` an eighth of the
-    training images is held out, by group where groups are known.
+    classes 0..K-1, or `(N, K)` multi-hot (-1: unknown); masks `[N, H, W]`, the class of each pixel
+    (255: ignored; only 0 and 255: black and white); boxes `(N, M, 5)`, see `Split`; ids and groups
+    strings or integers. One kind of target is enough; `config.task` chooses among several. The
+    optional `class_names`, `mask_names` and `box_names` `(K,)` name the classes. Without
+    `val_images` an eighth of the training images is held out, by group where groups are known.
 
     Raises:
       ValueError: the file is damaged, lacks an array, or an array is wrong; the message names
         file, array, first row and remedy.
     """
     arrays = _read(path)
+    kinds = [k for k in _TARGETS if f"train_{k}" in arrays] or ["labels"]
     for split in ("train", "test"):
-        for kind in ("images", "labels"):
-            _require(path, arrays, f"{split}_{kind}")
-    if ("val_images" in arrays) != ("val_labels" in arrays):
+        _require(path, arrays, f"{split}_images")
+        if not any(f"{split}_{k}" in arrays for k in kinds):
+            _require(path, arrays, f"{split}_{kinds[0]}")
+    if ("val_images" in arrays) != any(f"val_{k}" in arrays for k in kinds):
         _require(path, arrays, "val_images")
-        _require(path, arrays, "val_labels")
+        _require(path, arrays, f"val_{kinds[0]}")
     raws = {s: _raw(path, arrays, s) for s in SPLITS if f"{s}_images" in arrays}
-    names = arrays.get("class_names")
-    if names is not None and (names.ndim != 1 or names.dtype.kind not in "US"):
-        raise ValueError(f"{path.name}: class_names must be a list of strings, one per class")
+    class_names, mask_names, box_names = (
+        _names(path, arrays, key) for key in ("class_names", "mask_names", "box_names")
+    )
     return assemble(
         path.name,
         raws,
         config,
-        class_names=None if names is None else tuple(str(n) for n in names),
+        class_names=class_names,
+        mask_names=mask_names,
+        box_names=box_names,
     )
+
+
+def _names(path: Path, arrays: dict[str, np.ndarray], key: str) -> tuple[str, ...] | None:
+    names = arrays.get(key)
+    if names is None:
+        return None
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise ValueError(f"{path.name}: {key} must be a list of strings, one per class")
+    return tuple(str(n) for n in names)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -107,7 +124,7 @@ def _require(path: Path, arrays: dict[str, np.ndarray], key: str) -> None:
         present = ", ".join(sorted(arrays)) or "nothing"
         raise ValueError(
             f"{path.name}: {key} is missing (found: {present}); add it: the layout is "
-            "{train,val,test}_{images,labels}"
+            "{train,val,test}_{images,labels}, or _masks or _boxes in place of labels"
         )
 
 
@@ -115,11 +132,14 @@ def _raw(path: Path, arrays: dict[str, np.ndarray], split: str) -> Raw:
     where = f"{path.name}: {split}"
     images = _checks.images(f"{where}_images", arrays[f"{split}_images"])
     number = len(images)
-    masks, names, groups = (arrays.get(f"{split}_{kind}") for kind in ("masks", "ids", "groups"))
+    labels, masks, boxes, names, groups = (
+        arrays.get(f"{split}_{kind}") for kind in (*_TARGETS, "ids", "groups")
+    )
     return Raw(
         images=images,
-        targets=_checks.labels(f"{where}_labels", arrays[f"{split}_labels"], number),
+        targets=None if labels is None else _checks.labels(f"{where}_labels", labels, number),
         masks=None if masks is None else _checks.masks(f"{where}_masks", masks, images.shape),
+        boxes=None if boxes is None else _checks.boxes(f"{where}_boxes", boxes, images.shape),
         names=None if names is None else _checks.identities(f"{where}_ids", names, number),
         groups=None if groups is None else _checks.identities(f"{where}_groups", groups, number),
     )

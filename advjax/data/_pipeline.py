@@ -35,7 +35,8 @@ def epoch_order(
         small class come repeatedly, some of a large one not at all. Needs `shuffle`.
 
     Raises:
-      ValueError: `balanced` without `shuffle` or for multi-label targets, or a negative number.
+      ValueError: `balanced` without `shuffle` or without one class per image, or a negative
+        number.
     """
     if seed < 0 or epoch < 0:
         raise ValueError(f"seed and epoch must be at least 0, got {seed} and {epoch}")
@@ -49,8 +50,8 @@ def epoch_order(
         return generator.permutation(number)
     if split.targets.ndim != 1:
         raise ValueError(
-            "balanced sampling needs one class per image; multi-label data has no classes to "
-            "balance: set balanced=False"
+            "balanced sampling needs one class per image; several findings, masks and boxes are no "
+            "classes to balance: set balanced=False"
         )
     classes = generator.permutation(np.unique(split.targets))
     drawn = []
@@ -86,9 +87,9 @@ def batches(
         interrupted would have seen.
 
     Yields:
-      Batch(image `[B, H, W, C]` float32 in [0, 1], target `[B]` or `[B, K]` int32, id `[B]` int32,
-      valid `[B]` bool). Rows that fill up the last batch repeat its first rows (so that they are
-      ordinary images for batch statistics), have `valid` False and id -1.
+      Batch(image `[B, H, W, C]` float32 in [0, 1], target the rows of `Split.targets`, id `[B]`
+      int32, valid `[B]` bool). Rows that fill up the last batch repeat its first rows (so that they
+      are ordinary images for batch statistics), have `valid` False and id -1.
 
     Raises:
       ValueError: a number out of range; raised at the call, before the first batch.

@@ -10,6 +10,9 @@ import numpy as np
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
 SPLITS = ("train", "val", "test")
+TASKS = ("single", "multi", "segmentation", "detection")
+IGNORE = 255
+"""The class of a pixel that counts for nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,9 +21,13 @@ class Split:
 
     Attributes:
       images: `[N, H, W, C]` uint8, or float32 in [0, 1].
-      targets: `[N]` int32 classes, or `[N, K]` int32 multi-hot.
+      targets: by task, `[N]` int32 classes (`single`); `[N, K]` int32 multi-hot, -1 where a
+        finding is unknown (`multi`); `[N, H, W]` int32 classes of pixels, 255 (`IGNORE`) where
+        none counts (`segmentation`); or `[N, M, 5]` float32 boxes (`detection`), each
+        `(class, y0, x0, y1, x1)` in pixels from the upper left corner of the image, the pixels
+        y0 <= y < y1 and x0 <= x < x1 being inside, filled up with rows of -1.
       ids: `[N]` int32, at least 0, unique in the whole dataset and the same in every run.
-      masks: `[N, H, W]` uint8 (0 background), or None.
+      masks: `[N, H, W]` uint8 (0 background), or None; also None where they are the targets.
       groups: `[N]` names of the patient, lesion or source, or None.
       names: `[N]` what the source calls the example (a file, an accession number), or None.
     """
@@ -48,8 +55,10 @@ class Dataset:
 
     Attributes:
       name: the source string it was loaded from.
-      task: `single` (one class per image) or `multi` (several findings).
-      num_classes: number of classes or findings, over all splits.
+      task: `single` (one class per image), `multi` (several findings), `segmentation` (one class
+        per pixel) or `detection` (boxes).
+      num_classes: number of classes or findings, over all splits; of pixels (background included)
+        or of kinds of boxes.
       class_names: their names, in target order.
       image_shape: `(H, W, C)`.
       splits: `train`, `val` and `test`. Select models on `val`, never on `test`.

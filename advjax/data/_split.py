@@ -9,14 +9,14 @@ def stratified_order(targets: np.ndarray, seed: int) -> np.ndarray:
     """Order rows so that every prefix has each class in its overall share, as nearly as it can.
 
     Args:
-      targets: `[N]` classes, or `[N, K]` multi-hot (then the order is random).
+      targets: `[N]` classes, or anything else (then the order is random).
       seed: seed of the order within a class.
 
     Returns:
       `[N]` indices. A longer prefix contains the shorter one.
     """
     shuffled = np.random.default_rng([seed, 0x5117]).permutation(len(targets))
-    if targets.ndim == 2:
+    if targets.ndim != 1:
         return shuffled
     score = np.empty(len(targets))
     for value in np.unique(targets):
@@ -31,7 +31,7 @@ def hold_out(
     """Choose about `fraction` of the rows; a group is chosen whole or not at all.
 
     Args:
-      targets: `[N]` classes or `[N, K]` multi-hot; classes are kept in proportion.
+      targets: `[N]` classes, kept in proportion, or anything else.
       groups: `[N]` names of patients, or None where every row is its own group.
       fraction: share of the rows, in (0, 1).
       seed: seed of the choice.

@@ -10,8 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from advjax import attacks, criteria, losses, threat
-from advjax.engine import _sweep
-from advjax.engine._inputs import check_epsilons
+from advjax.engine import _processes, _sweep
+from advjax.engine._inputs import check_epsilons, check_examples, check_settings
 from advjax.engine._plan import Verdict
 from advjax.engine._reference import MakeAttack, evaluate_clean
 from advjax.engine._results import SweepResult
@@ -22,6 +22,7 @@ from advjax.types import Array, Attack, Ball, CriterionFn, LossFn, Objective, Py
 VERSIONS = ("standard", "plus", "rand")
 NORMS = ("linf", "l2", "l1")
 DRAWS = 20  # of "rand", per gradient
+TARGETED = ("apgd-t", "fab-t")  # each run is about a class of its own
 LOSSES = {"apgd-dlr": losses.dlr, "square": losses.cw_margin}
 TARGETS = 9  # classes that the targeted attacks lead to
 
@@ -140,6 +141,9 @@ def autoattack(
     _check_options(norm, version, num_targets, eps, epsilons)
     budgets = check_epsilons([eps] if eps is not None else epsilons)  # type: ignore[arg-type]
     labels = _labels(y)
+    check_settings("search", 1, slots, quantise, warm_start=False)
+    check_examples(x, labels, ids, bounds)
+    params = _processes.local(params)
     model = _model(logits_fn, norm, bounds, num_steps, num_queries)
     if model.draws and version != "rand":
         raise ValueError(
@@ -153,7 +157,8 @@ def autoattack(
     options = _sweep.Options(
         epsilons=budgets, key=key, restarts=[member.runs for member in members], slots=slots,
         mesh=mesh, ids=ids, quantise=quantise, memory_limit=memory_limit,
-        return_x_adv=True, diagnose=False, resume=resume, per_restart=True, progress=progress,
+        return_x_adv=True, diagnose=False, resume=resume, progress=progress,
+        per_restart=[member.name in TARGETED for member in members],
     )  # fmt: skip
     found = _sweep.run(
         [member.make_attack for member in members], params, x,
@@ -216,14 +221,8 @@ def _outputs(
     make_attack: MakeAttack, params: PyTree, x: Any, labels: np.ndarray, key: Array, ids: Any
 ) -> np.ndarray:
     """Return the logits `[N, C]` of the clean images, which rank the target classes."""
-    images = np.asarray(x)
-    if len(images) != len(labels) or len(images) == 0:
-        raise ValueError(
-            "x, y and ids need the same non-zero number of examples, got "
-            f"{len(images)} images and {len(labels)} labels"
-        )
     pairs = labels, np.zeros_like(labels)
-    output, _, _ = evaluate_clean(make_attack, params, images, pairs, key=key, ids=ids)
+    output, _, _ = evaluate_clean(make_attack, params, np.asarray(x), pairs, key=key, ids=ids)
     if getattr(output, "ndim", 0) != 2:
         raise ValueError(
             f"logits_fn: must return one array of logits [B, C], got {np.shape(output)}"
@@ -304,7 +303,7 @@ def _maker(model: _Model, name: str) -> MakeAttack:
     ball = threat.by_name(model.norm, model.bounds)
 
     def make_attack(params: PyTree) -> Attack:
-        if name in ("apgd-t", "fab-t"):
+        if name in TARGETED:
             objective = _objective(model, params, losses.dlr_targeted, _leaves_first)
             attack = _build(model, name, objective, ball)
         else:

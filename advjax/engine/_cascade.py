@@ -22,7 +22,10 @@ LONGEST = 2**17
 
 
 class Work(NamedTuple):
-    """What this process sweeps; image i under model m has the number m * len(part.images) + i."""
+    """What this process sweeps; image i under model m has the number m * len(part.images) + i.
+
+    `chosen` says of each attack whether its restarts are about choices of their own.
+    """
 
     makers: list[MakeAttack]
     attacks: list[Attack]
@@ -32,6 +35,7 @@ class Work(NamedTuple):
     settings: list[Settings]
     mesh: Mesh | None
     mine: np.ndarray
+    chosen: list[bool]
 
     def stage(self, number: int, levels: np.ndarray) -> Stage:
         """Return an empty pool of one attack, for these budgets."""
@@ -80,6 +84,8 @@ def cascade(
         if ledger is not None:
             known = ledger.read(number, images)
             left = np.setdiff1d(todo, known.examples)
+            if "done" in hooks and known.tables is not None:
+                hooks["done"](known.examples, known.tables)
             hooks["done"] = ledger.writer(number, stage, images, hooks.get("done"))
         tables = stage.run(left, key, ceiling=best, first=first, progress=progress, **hooks)
         if known is not None:
@@ -105,7 +111,7 @@ def _rises(work: Work, number: int) -> bool:
 
     Not where a run keeps successes only, and not where every run is about a target of its own.
     """
-    targets = work.settings[number].per_restart and work.settings[number].restarts > 1
+    targets = work.chosen[number] and work.settings[number].restarts > 1
     return not work.attacks[number].spec.minimal and not targets
 
 

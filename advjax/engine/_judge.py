@@ -22,6 +22,8 @@ from advjax.types import Array, Ball, PyTree
 
 # rounding of a projection, relative to the largest pixel; nothing that counts leaves by more
 TOLERANCE = 1e-6
+# of a level of rounded pixels, for those that stand on one
+SLACK = 1e-3
 
 
 def prepare(work: Work, state: State) -> State:
@@ -202,17 +204,26 @@ def judge(work: Work, state: State) -> State:
     table = queue.verdict.at[row, finished.restart, finished.budget].set(verdict, mode="drop")
     queue = queue._replace(verdict=table)
     lost = claimed & ~finished.verified
+    if work.order == _plan.NEAREST:
+        # judged at all budgets: what a run could not claim at one it may have at a larger one
+        moved = claimed & (finished.budget != state.finished.budget)
+        first = jnp.where(moved, state.finished.budget, finished.budget)
+        table = queue.verdict.at[row, finished.restart, first].set(
+            jnp.where(moved, Verdict.REJECTED, verdict).astype(jnp.int8), mode="drop"
+        )
+        queue, lost = queue._replace(verdict=table), lost | moved
     queue = jax.lax.cond(
         work.anywhere(jnp.any(lost)),
-        lambda q: _plan_again(work, q, jnp.where(lost, finished.row, work.settings.capacity)),
+        lambda q: _plan_again(work, q, finished, lost),
         lambda q: q,
         queue,
     )
     return state._replace(queue=queue, finished=finished)
 
 
-def _plan_again(work: Work, queue: Queue, row: Array) -> Queue:
-    """Take rejected successes of `row` `[M]` back."""
+def _plan_again(work: Work, queue: Queue, finished: Finished, lost: Array) -> Queue:
+    """Take the rejected successes back, those of `lost` `[M]`."""
+    row = jnp.where(lost, finished.row, work.settings.capacity)
     index = jnp.arange(work.epsilons.shape[0], dtype=jnp.int32)
     solved = (queue.verdict == Verdict.CLAIMED) | (queue.verdict == Verdict.VERIFIED)
     best = jnp.min(jnp.where(solved, index, index.size), axis=(1, 2)).astype(jnp.int32)
@@ -221,7 +232,16 @@ def _plan_again(work: Work, queue: Queue, row: Array) -> Queue:
     best = jnp.where(hit, jnp.minimum(best, queue.ceiling), queue.best)
     again = hit & (queue.phase == Phase.DONE)
     phase = jnp.where(again, jnp.int8(Phase.QUEUED), queue.phase)
-    return line_up(work, queue._replace(best=best, phase=phase))
+    queue = queue._replace(best=best, phase=phase)
+    if work.order == _plan.NEAREST:
+        # the run would end as it did: the largest radius has failed too
+        top = best[jnp.minimum(row, work.settings.capacity - 1)] - 1
+        place = (finished.restart, jnp.maximum(top, 0))
+        unknown = queue.verdict.at[row, *place].get(mode="clip") == Verdict.UNKNOWN
+        mine = unknown & ~finished.verified & (top >= 0)
+        table = queue.verdict.at[jnp.where(mine, row, work.settings.capacity), *place]
+        queue = queue._replace(verdict=table.set(jnp.int8(Verdict.FAILED), mode="drop"))
+    return line_up(work, queue)
 
 
 def _judge_some(work: Work, queue: Queue, finished: Finished, start: Array) -> Finished:
@@ -235,10 +255,20 @@ def _judge_some(work: Work, queue: Queue, finished: Finished, start: Array) -> F
     x0 = pixels(queue.image[row])
     target = jax.tree.map(lambda leaf: leaf[row], queue.target)
     target = work.settings.target(target, cut(finished.restart))
-    eps = work.epsilons[cut(finished.budget)]
-    x, inside = deployed(work.attack.spec.ball, cut(finished.x), x0, eps, work.settings.quantise)
+    budget, claimed = cut(finished.budget), cut(finished.claimed)
+    ball, bits = work.attack.spec.ball, work.settings.quantise
+    x, inside = deployed(ball, cut(finished.x), x0, work.epsilons[budget], bits)
     keys = example_keys(work.key, queue.id[row], cut(finished.restart), work.attack_id)
     output, loss, success = outcome(objective, x, target, keys)
+    verified = success & inside & claimed
+    if work.order == _plan.NEAREST:
+        for other in beyond(ball, cut(finished.x), x0, bits):
+            reach = _reach(work, other, x0)
+            judged = outcome(objective, other, target, keys)
+            better = claimed & ~verified & judged[2] & (reach < work.epsilons.shape[0])
+            new, old = (other, *judged[:2], reach), (x, output, loss, budget)
+            x, output, loss, budget = tree.where(better, new, old)
+            verified = verified | better
     linf, l2 = (jax.vmap(ball.distance)(x, x0) for ball in (threat.linf(), threat.l2()))
 
     def paste(column: Array, value: Array) -> Array:
@@ -246,7 +276,8 @@ def _judge_some(work: Work, queue: Queue, finished: Finished, start: Array) -> F
 
     return finished._replace(
         x=paste(finished.x, x),
-        verified=paste(finished.verified, success & inside & cut(finished.claimed)),
+        budget=paste(finished.budget, budget),
+        verified=paste(finished.verified, verified),
         output=jax.tree.map(paste, finished.output, output),
         loss=paste(finished.loss, loss),
         linf=paste(finished.linf, linf),
@@ -266,6 +297,20 @@ def deployed(ball: Ball, x: Array, x0: Array, eps: Array, bits: int | None) -> t
         the nearest leaves the ball, towards the clean image. None: no rounding.
     """
     x = jax.vmap(ball.project)(x, x0, eps)
+    room = _room(ball, x0, eps)
+    distance: Callable[[Array], Array] = lambda z: jax.vmap(ball.distance)(z, x0)  # noqa: E731
+    if bits is not None:
+        levels = jnp.asarray(2**bits - 1, x.dtype)
+        nearest = jnp.round(x * levels) / levels
+        up, down = jnp.floor(x * levels + SLACK), jnp.ceil(x * levels - SLACK)
+        inward = jnp.where(x > x0, up, down) / levels
+        fits = distance(nearest) <= room
+        x = jnp.where(fits.reshape(fits.shape + (1,) * (x.ndim - 1)), nearest, inward)
+    return x, distance(x) <= room
+
+
+def _room(ball: Ball, x0: Array, eps: Array) -> Array:
+    """Return the distances `[B]` that count as within `eps` `[B]`, rounding allowed for."""
     # pixels of other scales than [0, 1] round more; in l2 the roundings of all pixels add up
     largest = jnp.maximum(1, jnp.max(jnp.abs(x0), tuple(range(1, x0.ndim))))
     size = math.prod(x0.shape[1:])
@@ -273,14 +318,39 @@ def deployed(ball: Ball, x: Array, x0: Array, eps: Array, bits: int | None) -> t
     room = eps * (1 + TOLERANCE) + TOLERANCE * largest * jnp.where(largest > 1, terms, 1)
     if ball.name.startswith("l1"):
         # the roundings of all pixels add up
-        room = room + largest * size * jnp.finfo(x.dtype).eps / 4
-    distance: Callable[[Array], Array] = lambda z: jax.vmap(ball.distance)(z, x0)  # noqa: E731
-    if bits is not None:
-        levels = jnp.asarray(2**bits - 1, x.dtype)
-        nearest = jnp.round(x * levels) / levels
-        slack = 1e-3  # of a level, for pixels that stand on one
-        up, down = jnp.floor(x * levels + slack), jnp.ceil(x * levels - slack)
-        inward = jnp.where(x > x0, up, down) / levels
-        fits = distance(nearest) <= room
-        x = jnp.where(fits.reshape(fits.shape + (1,) * (x.ndim - 1)), nearest, inward)
-    return x, distance(x) <= room
+        room = room + largest * size * jnp.finfo(x0.dtype).eps / 4
+    return room
+
+
+def beyond(ball: Ball, x: Array, x0: Array, bits: int | None) -> list[Array]:
+    """Return what a point may be deployed as where larger balls are allowed too.
+
+    A point of minimal norm stands right behind the boundary: rounding it towards the clean image
+    loses it, rounding it outwards costs a little distance.
+
+    Args:
+      ball: the threat model.
+      x: `[B, ...]` adversarial images.
+      x0: `[B, ...]` clean images.
+      bits: as `deployed`.
+    """
+    low, high = (jnp.asarray(bound, x.dtype) for bound in ball.bounds)
+    x = jnp.clip(x, low, high)
+    if bits is None:
+        return [x]
+    levels = jnp.asarray(2**bits - 1, x.dtype)
+    outward = jnp.where(x > x0, jnp.ceil(x * levels - SLACK), jnp.floor(x * levels + SLACK))
+    nearest = jnp.round(x * levels)
+    return [nearest / levels, jnp.where(x == x0, nearest, outward) / levels]
+
+
+def _reach(work: Work, x: Array, x0: Array) -> Array:
+    """Return `[B]` int32, the smallest budget whose ball holds each point; E: none does."""
+    ball = work.attack.spec.ball
+    distance = jax.vmap(ball.distance)(x, x0)
+
+    def holds(eps: Array) -> Array:
+        return distance <= _room(ball, x0, jnp.full_like(distance, eps))
+
+    held = jax.vmap(holds, out_axes=1)(work.epsilons)
+    return jnp.where(held.any(1), held.argmax(1), held.shape[1]).astype(jnp.int32)

@@ -34,8 +34,9 @@ class Options(NamedTuple):
 
     Attributes:
       restarts: of all attacks, or `[attacks]`.
-      per_restart: targets are pairs `(target, choices)` whose `choices` are `[N, R, ...]`; restart
-        r of an example is about `(target, choices[r])`, or about the last choice.
+      per_restart: for each attack, whether its restarts are about choices of their own: targets
+        are then pairs `(target, choices)` whose `choices` are `[N, R, ...]`, and restart r of an
+        example is about `(target, choices[r])`, or about the last choice. Empty: plain targets.
       take: as `sweep_models` has it; `done` too.
     """
 
@@ -52,7 +53,7 @@ class Options(NamedTuple):
     return_x_adv: bool = False
     diagnose: bool = True
     resume: Any = None
-    per_restart: bool = False
+    per_restart: Sequence[bool] = ()
     take: Callable[[int, int, Finished, np.ndarray], None] | None = None
     done: Callable[[int, int, np.ndarray, Tables], None] | None = None
     progress: Callable[[Progress], None] | None = None
@@ -210,7 +211,8 @@ def run(
     held = mine if len(mine) else np.zeros(1, int)
     part = examples if alone else jax.tree.map(lambda leaf: leaf[held], examples)
     settings = _settings(options, each, part, len(budgets), mesh, models, stack)
-    work = Work(makers, attacks, params, part, budgets, settings, mesh, mine)
+    chosen = list(options.per_restart) or [False] * len(makers)
+    work = Work(makers, attacks, params, part, budgets, settings, mesh, mine, chosen)
     images = Images(part, models, len(budgets)) if options.return_x_adv else None
     key = typed(options.key)
     ledger = None if options.resume is None else _ledger(work, options, key)
@@ -221,7 +223,7 @@ def run(
         share._replace(
             signs=_trust.merge(
                 share.signs,
-                _trust.compared(share.tables, attacks, restarts=not options.per_restart),
+                _trust.compared(share.tables, attacks, work.chosen),
             )
         )
         for share in shares
@@ -251,7 +253,7 @@ def _settings(
         _cascade.sized(
             Settings(
                 options.order, 0, 0, count, options.warm_start, options.quantise,
-                options.take is not None, models, stack, options.per_restart,
+                options.take is not None, models, stack, bool(options.per_restart),
                 later=number > 0 and not exhaustive,
             ),
             part, num_budgets, mesh, options.slots, options.memory_limit,

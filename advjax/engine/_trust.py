@@ -162,13 +162,13 @@ def counted(tables: Tables, *, first: bool, rounded: bool, rises: bool) -> Count
     return counts
 
 
-def compared(tables: Sequence[Tables], attacks: Sequence[Attack], *, restarts: bool) -> Counts:
+def compared(tables: Sequence[Tables], attacks: Sequence[Attack], chosen: Sequence[bool]) -> Counts:
     """Count the signs that show when attacks, or their restarts, are held against each other.
 
     Args:
       tables: what each attack of a cascade found.
       attacks: of the cascade.
-      restarts: whether several runs of an attack are restarts, and not about other targets.
+      chosen: whether several runs of an attack are about other targets, and no restarts.
     """
     counts: Counts = {}
     blind = np.array([attack.spec.cost.backwards == 0 for attack in attacks])
@@ -182,16 +182,16 @@ def compared(tables: Sequence[Tables], attacks: Sequence[Attack], *, restarts: b
         ]
         shown = right & (np.any(won, axis=0) & below).any(1)
         counts["black_box_better"] = (int(shown.sum()), int(right.sum()))
-    if restarts:
-        several = [table for table in tables if table.verdict.shape[1] > 1]
-        for table in several:
-            won = table.verdict == Verdict.VERIFIED
-            fell = won.any((1, 2))
-            earliest = won.argmax(2) + np.where(won.any(2), 0, won.shape[2])
-            later = fell & (earliest[:, 1:].min(1) < earliest[:, 0])
-            ran = (table.verdict[:, 0] != Verdict.UNKNOWN).any(1)
-            found = {"more_restarts_break": (int(later.sum()), int(ran.sum()))}
-            counts = merge(counts, found)
+    for table, about_targets in zip(tables, chosen, strict=True):
+        if about_targets or table.verdict.shape[1] == 1:
+            continue
+        won = table.verdict == Verdict.VERIFIED
+        fell = won.any((1, 2))
+        earliest = won.argmax(2) + np.where(won.any(2), 0, won.shape[2])
+        later = fell & (earliest[:, 1:].min(1) < earliest[:, 0])
+        ran = (table.verdict[:, 0] != Verdict.UNKNOWN).any(1)
+        found = {"more_restarts_break": (int(later.sum()), int(ran.sum()))}
+        counts = merge(counts, found)
     return counts
 
 

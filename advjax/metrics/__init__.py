@@ -18,6 +18,7 @@ from advjax.metrics._classification import (
     quadratic_kappa,
     sensitivity_specificity,
 )
+from advjax.metrics._masks import image_dice, image_iou
 from advjax.metrics._ranking import auroc, questions, weighted_auroc
 from advjax.metrics._robustness import (
     Norms,
@@ -57,6 +58,8 @@ __all__ = [
     "confusion_matrix",
     "correct",
     "expected_calibration_error",
+    "image_dice",
+    "image_iou",
     "label_accuracy",
     "mean_confidence",
     "minimal_budget",

@@ -45,6 +45,8 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
     for model, attack, verdict, _, text in results.manifest.get("extra", {}).get("trust", []):
         if any(model == one.name for one in models):
             said.append(f"{attack} on {model} is {verdict}: {text}.")
+    for model in models:
+        said += _misled(model, results.norms)
     dtype = results.setting("gradient_dtype", "float32")
     if dtype != "float32":
         said.append(
@@ -62,6 +64,38 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
     return said
 
 
+def _misled(model: ModelRows, norms: dict[str, str]) -> list[str]:
+    """Name the attacks without gradients that broke what every attack with gradients left standing.
+
+    At no smaller a budget than theirs; that a real gradient misleads so often is a sign of masking.
+    """
+    said, right = [], ~model.wrong
+    for name, blind in model.attacks.items():
+        guided = [
+            cell for other, cell in model.attacks.items()
+            if cell.num_grads and norms.get(other) == norms.get(name)
+        ]  # fmt: skip
+        if blind.num_grads or not guided or not right.any():
+            continue
+        shown = np.zeros(right.shape, bool)
+        for eps, hit in zip(blind.eps, blind.success, strict=True):
+            held = [
+                ~cell.success[cell.eps <= eps * (1 + 1e-9)].any(0)
+                for cell in guided
+                if cell.eps[-1] >= eps * (1 - 1e-9)
+            ]
+            if len(held) == len(guided):
+                shown |= right & hit & np.all(held, axis=0)
+        count, total = int(shown.sum()), int(right.sum())
+        if count >= 2 and count > 0.002 * total:
+            said.append(
+                f"{name} on {model.name} broke {count} of {total} images, without any gradient, at "
+                "a budget at which every attack with gradients failed: the gradients mislead, and "
+                "robust accuracy under those attacks is too good."
+            )
+    return said
+
+
 def _rise(cell: Cell, model: ModelRows) -> float:
     """Return how far accuracy under attack climbs above what a smaller budget had left."""
     alone = metrics.accuracy_under_attack(cell.success, model.wrong)
@@ -71,6 +105,8 @@ def _rise(cell: Cell, model: ModelRows) -> float:
 def baseline(found: Statistics) -> list[str]:
     """Name the models that are no better, before any attack, than an answer without looking."""
     target = found.group.target
+    if found.group.masks:
+        return []
     if found.multi:
         known = np.maximum((target >= 0).sum(0), 1)
         present = (target > 0).sum(0)

@@ -8,6 +8,7 @@ import numpy as np
 
 from advjax import attacks, losses, models, threat
 from advjax.config import TrainConfig
+from advjax.tasks import get_task
 from advjax.training import _overfitting, methods
 from advjax.training._config_io import config_from_dict, config_to_dict
 
@@ -115,13 +116,10 @@ def selects_robust(config: TrainConfig) -> bool:
 def score_name(config: TrainConfig, task: str) -> str:
     """Return the record that picks the best checkpoint, for instance `val_accuracy`.
 
-    Mean AUROC for several labels; balanced accuracy where sampling is balanced; else accuracy.
+    Mean AUROC for several labels, Dice for masks; balanced accuracy where sampling is balanced;
+    else accuracy.
     """
-    kind = "accuracy"
-    if task == "multi":
-        kind = "auroc"
-    elif config.balanced:
-        kind = "balanced_accuracy"
+    kind = "balanced_accuracy" if config.balanced else get_task(task).score
     return f"robust_{kind}" if selects_robust(config) else f"val_{kind}"
 
 
@@ -148,6 +146,8 @@ def check_splits(config: TrainConfig, task: str, sizes: dict[str, int], num_clas
             f"batch_size: {config.batch_size} is more than the {sizes['train']} training images; "
             f"use at most {sizes['train']}"
         )
+    if task == "detection":
+        raise ValueError("data.task: detectors are not trained by this command yet")
     if config.balanced and task != "single":
         raise ValueError("balanced: class-balanced sampling needs single-label data; leave it off")
 

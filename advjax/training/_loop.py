@@ -28,7 +28,7 @@ from advjax.training._checks import (
 from advjax.training._optim import build_optimizer, learning_rate_at
 from advjax.training._progress import Progress, loading
 from advjax.training._state import TrainState, eval_variables, init_state
-from advjax.training._step import Step, make_train_step
+from advjax.training._step import AugmentPair, Step, make_train_step
 from advjax.training._sums import Sums
 from advjax.training.methods import Method
 from advjax.training.methods import build as build_method
@@ -184,7 +184,8 @@ def prepare(config: TrainConfig, dataset: Dataset, model: Model | None = None) -
     steps = len(dataset.splits["train"]) // config.batch_size
     updates = steps * config.epochs * method.replays
     optimizer = build_optimizer(config.optimizer, updates)
-    step = make_train_step(model, method, optimizer, augment=_augment(config), ema=config.ema)
+    pair = _augmentation(config, dataset.task)
+    step = make_train_step(model, method, optimizer, ema=config.ema, augment_pair=pair)
     validate, ticks = _validate.make_validation(config, dataset, model, rows)
 
     def init() -> TrainState:
@@ -210,10 +211,17 @@ def prepare(config: TrainConfig, dataset: Dataset, model: Model | None = None) -
     )
 
 
-def _augment(config: TrainConfig) -> Callable[[Array, Array], Array] | None:
+def _augmentation(config: TrainConfig, task: str) -> AugmentPair | None:
+    """Return what changes images at random, and masks with them."""
     if config.augment == type(config.augment)():
         return None
-    return lambda keys, images: data.augment(keys, images, config.augment)
+
+    def change(keys: Array, images: Array, target: Any) -> tuple[Array, Any]:
+        if task == "segmentation":
+            return data.augment_pair(keys, images, target, config.augment)
+        return data.augment(keys, images, config.augment), target
+
+    return change
 
 
 def _continue(job: Job, store: Checkpoints, progress: bool) -> TrainResult:

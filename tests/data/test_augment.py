@@ -84,6 +84,46 @@ def test_rotation_turns_about_the_centre_by_at_most_the_angle():
     np.testing.assert_allclose(np.hypot(cy, cx), 10, atol=0.2)
 
 
+@functools.partial(jax.jit, static_argnames="config")
+def augment_pair(key, images, masks, config):
+    return data.augment_pair(key, images, masks, config)
+
+
+@pytest.mark.parametrize("config", [ALL, EXACT])
+def test_a_mask_moves_with_its_image(config):
+    x = images()
+    masks = np.random.default_rng(1).integers(0, 3, x.shape[:3]).astype(np.int32)
+    y, moved = augment_pair(jax.random.key(1), x, masks, config)
+    np.testing.assert_array_equal(y, augment(jax.random.key(1), x, config))
+    moved = np.asarray(moved)
+    assert moved.dtype == np.int32
+    # what is read at whole pixels is the same in a picture of the mask, where that is no reflection
+    picture = np.asarray(augment(jax.random.key(1), masks[..., None].astype(np.float32), config))
+    inside = moved != data.IGNORE
+    if config == EXACT:
+        np.testing.assert_array_equal(moved[inside], picture[..., 0][inside])
+        # two rows and two columns at most are outside
+        assert inside.mean(axis=(1, 2)).min() >= 7 / 9 * 10 / 12
+        assert inside.mean() < 1
+    else:
+        assert set(np.unique(moved)) == {0, 1, 2, data.IGNORE}
+        flat = np.full_like(masks, 2)
+        turned = np.asarray(augment_pair(jax.random.key(1), x, flat, config)[1])
+        np.testing.assert_array_equal(turned == data.IGNORE, ~inside)
+
+
+def test_a_turned_mask_covers_the_turned_structure():
+    yy, xx = np.mgrid[:33, :33] - 16.0
+    mask = (((xx - 8) ** 2 / 25 + yy**2 / 9) < 1).astype(np.int32)[None].repeat(8, 0)
+    config = AugmentConfig(rotate_degrees=20.0)
+    picture, turned = augment_pair(
+        jax.random.key(5), mask[..., None].astype(np.float32), mask, config
+    )
+    there = np.asarray(picture)[..., 0] > 0.5
+    both = (there & (np.asarray(turned) == 1)).sum(axis=(1, 2))
+    assert (2 * both / (there.sum(axis=(1, 2)) + (turned == 1).sum(axis=(1, 2))) > 0.95).all()
+
+
 def test_a_constant_image_stays_constant():
     x = np.full((16, 9, 12, 3), 0.3, np.float32)
     np.testing.assert_array_equal(augment(jax.random.key(0), x, ALL), x)
@@ -113,5 +153,7 @@ def test_bad_arguments():
         data.augment(key, x, AugmentConfig(crop_padding=9))
     with pytest.raises(ValueError, match=r"\[B, H, W, C\] floats"):
         data.augment(key, x[0], ALL)
+    with pytest.raises(ValueError, match=r"masks must be integers \[16, 9, 12\]"):
+        data.augment_pair(key, x, x[..., 0], ALL)
     with pytest.raises(ValueError, match=r"\[B, H, W, C\] floats"):
         data.augment(key, (x * 255).astype(np.uint8), ALL)

@@ -10,7 +10,7 @@ from tests.data import made
 REAL = (
     ("covid_ct_64", "single", 2, (64, 64, 1)),
     ("fundus_vessel_patches_64", "single", 2, (64, 64, 3)),
-    ("kvasir_seg_64", "single", 1, (64, 64, 3)),
+    ("kvasir_seg_64", "segmentation", 2, (64, 64, 3)),
     ("nih1000_64", "multi", 14, (64, 64, 1)),
     ("pneumoniamnist_28", "single", 2, (28, 28, 1)),
     ("wbc_64", "single", 5, (64, 64, 3)),

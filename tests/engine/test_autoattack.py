@@ -190,3 +190,14 @@ def test_labels_must_be_one_an_image():
         engine.autoattack(logits, w, x, np.eye(8)[y], norm="linf", eps=0.1, key=KEY)
     with pytest.raises(ValueError, match="same non-zero number"):
         engine.autoattack(logits, w, x, y[:-1], norm="linf", eps=0.1, key=KEY)
+
+
+def test_restarts_count_as_a_sign_and_targets_do_not():
+    # in l1 apgd-ce starts five times; the runs of apgd-t are about classes
+    for norm, classes, counted in (("l1", 5, True), ("linf", 8, False)):
+        result, _, _ = attacked(classes, norm)
+        found = {flag.name: flag for flag in result.trust.flags}
+        assert ("more_restarts_break" in found) == counted
+        if counted:
+            right = int((result.min_eps > 0).sum())
+            assert found["more_restarts_break"].total == right

@@ -69,12 +69,24 @@ def test_a_later_attack_looks_below_what_is_solved():
     assert {0, 1} <= set(result.solved_by)
 
 
-def test_a_rejected_success_is_tried_at_the_next_budget():
-    """8-bit rounding moves points: what does not survive is looked for in a larger ball."""
+def test_a_success_that_rounding_loses_is_looked_for_outwards_by_the_same_run():
+    """8-bit rounding moves points: one that does not survive stands in a larger ball perhaps."""
     result = sweep(make_ddn, quantise=8, return_x_adv=True)
     assert result.float_only.sum() > 0
     broken = np.isfinite(result.min_eps) & (result.min_eps > 0)
-    assert broken.sum() > 5
     levels = result.x_adv[broken] * 255
     np.testing.assert_allclose(levels, np.round(levels), atol=1e-3)
     assert (fn(W, result.x_adv).argmax(1) != Y)[broken].all()
+    distance = np.linalg.norm((result.x_adv - X).reshape(N, -1), axis=1)
+    assert (distance[broken] <= result.min_eps[broken] * (1 + 1e-5)).all()
+    # what exists within a budget as a rounded image is found: outwards costs at most a level each
+    outwards = EXACT + np.sqrt(X[0].size) / 255
+    should = (outwards <= EPSILONS[-1]) & (np.arange(N) >= 2)
+    assert should.sum() > 10
+    assert broken[should].all()
+    # and nobody was attacked twice
+    steps = result.tables[0].steps.sum((1, 2))
+    assert (steps[2:] <= STEPS).all()
+    # without rounding nothing changes its budget by more than what rounding costs
+    plain = sweep(make_ddn)
+    assert (result.min_eps >= plain.min_eps).all()

@@ -35,11 +35,13 @@ class Stop(Exception):
     """Stands in for a kill."""
 
 
-def call(folder=None, *, stop_after=None, params=W, **changed):
+def call(folder=None, *, stop_after=None, params=W, heard=None, **changed):
     count = 0
 
     def done(attack, examples, tables):
         nonlocal count
+        if heard is not None:
+            heard.extend((attack, int(example)) for example in examples)
         count += len(examples)
         if stop_after is not None and count >= stop_after:
             raise Stop
@@ -67,7 +69,11 @@ def test_a_killed_sweep_goes_on(hasty, tmp_path, stop_after):
         call(tmp_path / "kept", stop_after=stop_after)
     parts = sorted((tmp_path / "kept").glob("attack-*.npz"))
     assert parts
-    again = call(tmp_path / "kept")
+    heard = []
+    again = call(tmp_path / "kept", heard=heard)
+    # those that were known too, each once
+    assert len(heard) == len(set(heard))
+    assert {example for attack, example in heard if attack == 0} == set(range(N))
     np.testing.assert_array_equal(again.min_eps, whole.min_eps)
     np.testing.assert_array_equal(again.solved_by, whole.solved_by)
     np.testing.assert_array_equal(again.status, whole.status)

@@ -190,9 +190,9 @@ def test_restarts_that_break_more_are_a_sign():
     # restart 0 breaks example 0 only; restart 1 breaks examples 1 and 2; nothing breaks example 3
     tables.verdict[0, 0, 0] = tables.verdict[1, 1, 1] = tables.verdict[2, 1, 1] = 3
     tables.verdict[1:, 0, 1] = 1
-    found = _trust.compared([tables], [_attack()], restarts=True)
+    found = _trust.compared([tables], [_attack()], [False])
     assert found == {"more_restarts_break": (2, 4)}
-    assert _trust.compared([tables], [_attack()], restarts=False) == {}
+    assert _trust.compared([tables], [_attack()], [True]) == {}
 
 
 def _attack():

@@ -3,7 +3,7 @@
 import numpy as np
 
 from advjax import report
-from advjax.report import _queries, _results
+from advjax.report import _doubts, _queries, _results
 from tests.report import fake
 
 
@@ -52,3 +52,29 @@ def test_the_page_says_what_each_attack_of_a_cascade_broke(tmp_path):
     page = report.build(tmp_path).read_text()
     assert "autoattack on standard: wrong when clean 3, apgd-ce 40, apgd-t 2, fab-t 0" in page
     assert "Two classes: margins." in page
+
+
+def _rows(eps, success, num_grads):
+    fields = dict.fromkeys(_results.Cell._fields)
+    told = {"eps": np.array(eps), "success": np.array(success, bool), "num_grads": num_grads}
+    return _results.Cell(**{**fields, **told})
+
+
+def test_a_black_box_that_breaks_more_than_gradients_do_is_a_doubt():
+    wrong = np.array([0, 0, 0, 0, 0, 1], bool)
+    # of the last right image the gradient attack fails below, and at no larger budget than square
+    pgd = _rows([0.01, 0.02], [[1, 0, 0, 0, 0, 1], [1, 1, 0, 0, 0, 1]], 90)
+    square = _rows([0.01, 0.02], [[1, 1, 0, 0, 0, 1], [1, 1, 1, 0, 1, 1]], 0)
+    norms = {"pgd": "linf", "square": "linf", "ddn": "l2"}
+
+    def said(**attacks):
+        return _doubts._misled(_results.ModelRows("net", wrong, None, attacks), norms)
+
+    (line,) = said(pgd=pgd, square=square)
+    assert line.startswith("square on net broke 3 of 5 images")
+    assert said(pgd=square._replace(num_grads=9), square=square) == []
+    # another norm says nothing, nor does an attack that stopped at a smaller budget
+    assert said(ddn=pgd, square=square) == []
+    small = _rows([0.01], [[1, 1, 0, 0, 0, 1]], 90)
+    assert said(pgd=small, square=square) == []
+    assert said(square=square) == []

@@ -17,10 +17,16 @@ _DRAW = {"dermoscopy": _dermoscopy.draw, "xray": _xray.draw, "ct": _ct.draw}
 _CHUNK = 128
 # of each finding, alone: on average two per image, and one image in ten without any
 _PREVALENCE = 0.15
+# modalities of which one class has nothing to segment
+_LESION_OR_NOT = ("ct",)
 
 
 def dermoscopy(
-    size: int = 32, difficulty: float = 0.5, signal: float = 1.0, texture: float = 1.0
+    size: int = 32,
+    difficulty: float = 0.5,
+    signal: float = 1.0,
+    texture: float = 1.0,
+    task: str = "",
 ) -> PhantomSpec:
     """Describe RGB skin lesions: akiec, bcc, bkl, df, mel, nv, vasc, with a lesion mask.
 
@@ -30,11 +36,15 @@ def dermoscopy(
     Returns:
       A spec whose images are `[size, size, 3]` and whose target is one class, equally likely.
     """
-    return PhantomSpec("dermoscopy", size, difficulty, signal, texture)
+    return PhantomSpec("dermoscopy", size, difficulty, signal, texture, task)
 
 
 def xray(
-    size: int = 32, difficulty: float = 0.5, signal: float = 1.0, texture: float = 1.0
+    size: int = 32,
+    difficulty: float = 0.5,
+    signal: float = 1.0,
+    texture: float = 1.0,
+    task: str = "",
 ) -> PhantomSpec:
     """Describe frontal chest x-rays with the 14 findings of ChestX-ray14 and a lung mask.
 
@@ -44,11 +54,15 @@ def xray(
     Returns:
       A spec whose images are `[size, size, 1]` and whose target is `[14]` multi-hot.
     """
-    return PhantomSpec("xray", size, difficulty, signal, texture)
+    return PhantomSpec("xray", size, difficulty, signal, texture, task)
 
 
 def ct(
-    size: int = 32, difficulty: float = 0.5, signal: float = 1.0, texture: float = 1.0
+    size: int = 32,
+    difficulty: float = 0.5,
+    signal: float = 1.0,
+    texture: float = 1.0,
+    task: str = "",
 ) -> PhantomSpec:
     """Describe lung CT slices, negative or with ground glass and consolidation, with their mask.
 
@@ -56,9 +70,9 @@ def ct(
 
     Returns:
       A spec whose images are `[size, size, 1]` and whose target is 0 or 1, equally likely; the
-      mask of a negative slice is empty.
+      mask of a negative slice is empty. For segmentation every slice is positive.
     """
-    return PhantomSpec("ct", size, difficulty, signal, texture)
+    return PhantomSpec("ct", size, difficulty, signal, texture, task)
 
 
 def make(key: Array, spec: PhantomSpec, *, target: Array | int | None = None) -> Phantom:
@@ -68,20 +82,24 @@ def make(key: Array, spec: PhantomSpec, *, target: Array | int | None = None) ->
       key: one key, typed or raw. The same key and spec give the same picture; with another size,
         the same anatomy at another resolution.
       spec: what to draw.
-      target: the class `[]` or the findings `[14]` to draw; None draws them from the key.
+      target: the class `[]` or the findings `[14]` to draw, whatever the task; None draws them
+        from the key.
 
     Returns:
-      Phantom(image `[H, W, C]` float32 in [0, 1], target int32, mask `[H, W]` int32).
+      Phantom(image `[H, W, C]` float32 in [0, 1], target, mask `[H, W]` int32).
     """
     target_key, image_key = jax.random.split(random.typed(key))
     if target is not None:
         chosen = jnp.asarray(target, jnp.int32)
-    elif spec.task == "multi":
-        shape = (len(spec.class_names),)
+    elif spec.modality == "xray":
+        shape = (len(spec.drawn),)
         chosen = jax.random.bernoulli(target_key, _PREVALENCE, shape).astype(jnp.int32)
+    elif spec.task == "segmentation" and spec.modality in _LESION_OR_NOT:
+        chosen = jnp.ones((), jnp.int32)
     else:
-        chosen = jax.random.randint(target_key, (), 0, len(spec.class_names), jnp.int32)
-    return _DRAW[spec.modality](image_key, spec, chosen)
+        chosen = jax.random.randint(target_key, (), 0, len(spec.drawn), jnp.int32)
+    made: Phantom = _DRAW[spec.modality](image_key, spec, chosen)
+    return made._replace(target=made.mask) if spec.task == "segmentation" else made
 
 
 def make_batch(key: Array, spec: PhantomSpec, n: int) -> Phantom:
@@ -117,8 +135,8 @@ def make_many(
       progress: wraps the range of chunks, such as `tqdm.tqdm`.
 
     Returns:
-      A Phantom of numpy arrays: images `[n, H, W, C]` uint8, targets int32, masks `[n, H, W]`
-      uint8.
+      A Phantom of numpy arrays: images `[n, H, W, C]` uint8, targets as `make` has them,
+      masks `[n, H, W]` uint8.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")

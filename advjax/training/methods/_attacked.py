@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from advjax import attacks, losses
-from advjax.training.methods._base import CLEAN, Aux, Inner, Method, Task, compose
+from advjax.tasks import Task
+from advjax.training.methods._base import CLEAN, Aux, Inner, Method, compose
 from advjax.training.methods._draws import batch_key, check_draws, draw, ranges, rows_of
 from advjax.types import Array, Batch, LossFn, PyTree, Target
 
