@@ -9,7 +9,6 @@ from advjax.config import TrainConfig
 from advjax.training import methods
 from advjax.types import Batch
 
-
 NAMES = [*sorted(methods.METHODS), "pgd-awp", "trades-awp"]
 MASKED = ("distillation", "gradient", "hat", "trades")
 
