@@ -11,6 +11,7 @@ from advjax.data import phantoms
 from advjax.data._augment import augment, augment_pair
 from advjax.data._floor import ridge_floor
 from advjax.data._load import class_counts, describe, find, fingerprint, load
+from advjax.data._medical import window_level
 from advjax.data._pipeline import PADDING_ID, batches, epoch_order, make_batch, num_batches
 from advjax.data._spec import IGNORE, SPLITS, TASKS, Dataset, Progress, Split
 from advjax.data.phantoms import Phantom, PhantomSpec
@@ -38,4 +39,5 @@ __all__ = [
     "num_batches",
     "phantoms",
     "ridge_floor",
+    "window_level",
 ]

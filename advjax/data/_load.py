@@ -14,7 +14,6 @@ from advjax.data._npz import load_npz
 from advjax.data._spec import SPLITS, TASKS, Dataset, Progress, Split
 from advjax.data._targets import count
 
-_PHANTOMS = {"ct": phantoms.ct, "dermoscopy": phantoms.dermoscopy, "xray": phantoms.xray}
 _DEFAULT_NUMBERS = (2048, 256, 512)
 _DEFAULT_SIZE = 32
 _KINDS = {
@@ -101,16 +100,18 @@ def _check(config: DataConfig) -> None:
             f"data.task must be {', '.join(TASKS)} or None for what the source holds; got "
             f"{config.task!r}"
         )
+    if config.window is not None and not config.window[1] > 0:
+        raise ValueError(
+            f"data.window must be a centre and a width above 0, got {list(config.window)}"
+        )
     if not 0 <= config.seed < 2**31:
         raise ValueError(f"data.seed must be in [0, 2**31), got {config.seed}")
 
 
 def _load_phantoms(name: str, config: DataConfig, progress: Progress | None) -> Dataset:
-    if name not in _PHANTOMS:
-        raise ValueError(f"unknown phantom {name!r}; known: {', '.join(sorted(_PHANTOMS))}")
     size = _DEFAULT_SIZE if config.size is None else config.size
-    spec = _PHANTOMS[name](
-        size, difficulty=config.difficulty, signal=config.signal, task=config.task or ""
+    spec = phantoms.PhantomSpec(
+        name, size, config.difficulty, config.signal, task=config.task or ""
     )
     numbers = (config.num_train, config.num_val, config.num_test)
     splits = {}
