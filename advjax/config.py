@@ -13,8 +13,9 @@ class DataConfig:
     """Where the images come from."""
 
     source: str = "phantom:dermoscopy"
-    """`phantom:NAME` (dermoscopy, xray, ct, fundus, endoscopy), `npz:PATH`, `folder:PATH`. A
-    relative PATH is looked up in the working directory, then in `$ADVJAX_DATA_DIR`."""
+    """`phantom:NAME` (dermoscopy, xray, ct, fundus, endoscopy), `npz:PATH`, `folder:PATH`, or
+    `tfds:NAME` after `advjax data prepare NAME`. A relative PATH is looked up in the working
+    directory, then in `$ADVJAX_DATA_DIR`."""
     size: int | None = None
     """Height and width in pixels; None keeps what the source has (phantoms: 32)."""
     num_train: int | None = None

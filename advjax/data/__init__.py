@@ -7,7 +7,7 @@ for batch in data.batches(dataset.train, 64, seed=0, epoch=0, shuffle=True):
     images = data.augment(key, batch.image, AugmentConfig(flip_horizontal=True))
 """
 
-from advjax.data import phantoms
+from advjax.data import builders, phantoms
 from advjax.data._augment import augment, augment_pair
 from advjax.data._floor import ridge_floor
 from advjax.data._load import class_counts, describe, find, fingerprint, load
@@ -29,6 +29,7 @@ __all__ = [
     "augment",
     "augment_pair",
     "batches",
+    "builders",
     "class_counts",
     "describe",
     "epoch_order",

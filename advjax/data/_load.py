@@ -13,6 +13,7 @@ from advjax.data._folder import load_folder
 from advjax.data._npz import load_npz
 from advjax.data._spec import SPLITS, TASKS, Dataset, Progress, Split
 from advjax.data._targets import count
+from advjax.data._tfds import load_tfds
 
 _DEFAULT_NUMBERS = (2048, 256, 512)
 _DEFAULT_SIZE = 32
@@ -46,6 +47,8 @@ def load(config: DataConfig, *, progress: Progress | None = None) -> Dataset:
     kind, _, rest = config.source.partition(":")
     if kind == "phantom":
         return _load_phantoms(rest, config, progress)
+    if kind == "tfds":
+        return load_tfds(rest, config, progress=progress)
     path = find(rest)
     if kind == "npz":
         if path.is_dir():
@@ -84,10 +87,10 @@ def find(path: str) -> Path:
 
 def _check(config: DataConfig) -> None:
     kind, colon, rest = config.source.partition(":")
-    if kind not in ("phantom", "npz", "folder") or not colon or not rest:
+    if kind not in ("phantom", "npz", "folder", "tfds") or not colon or not rest:
         raise ValueError(
-            f"unknown data source {config.source!r}; write phantom:dermoscopy, phantom:xray, "
-            "phantom:ct, npz:PATH or folder:PATH"
+            f"unknown data source {config.source!r}; write phantom:dermoscopy (or xray, "
+            "ct, fundus, endoscopy), npz:PATH, folder:PATH or tfds:NAME"
         )
     for name in ("num_train", "num_val", "num_test", "size"):
         value = getattr(config, name)
