@@ -13,8 +13,9 @@ class DataConfig:
     """Where the images come from."""
 
     source: str = "phantom:dermoscopy"
-    """`phantom:dermoscopy | phantom:xray | phantom:ct`, `npz:PATH`, `folder:PATH`. A relative
-    PATH is looked up in the working directory, then in `$ADVJAX_DATA_DIR`."""
+    """`phantom:NAME` (dermoscopy, xray, ct, fundus, endoscopy), `npz:PATH`, `folder:PATH`, or
+    `tfds:NAME` after `advjax data prepare NAME`. A relative PATH is looked up in the working
+    directory, then in `$ADVJAX_DATA_DIR`."""
     size: int | None = None
     """Height and width in pixels; None keeps what the source has (phantoms: 32)."""
     num_train: int | None = None
@@ -29,6 +30,9 @@ class DataConfig:
     """What the targets are: `single` (one class per image), `multi` (several findings),
     `segmentation` (the class of each pixel, from the masks) or `detection` (boxes); None: what the
     source holds, labels before masks before boxes."""
+    window: tuple[float, float] | None = None
+    """Centre and width of the window through which DICOM and NIfTI files are seen, such as
+    `-600 1500` for lungs; None: the file's own (NIfTI: the range of the volume)."""
     difficulty: float = 0.5
     """Phantoms only, in [0, 1]: strength of noise, artefacts and anatomical variation."""
     signal: float = 1.0
