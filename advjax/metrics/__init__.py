@@ -18,7 +18,12 @@ from advjax.metrics._classification import (
     quadratic_kappa,
     sensitivity_specificity,
 )
-from advjax.metrics._masks import image_dice, image_iou
+from advjax.metrics._labels import (
+    co_occurrence,
+    fooling_rate,
+    label_correlation,
+    paired_correlation,
+)
 from advjax.metrics._ranking import auroc, questions, weighted_auroc
 from advjax.metrics._robustness import (
     Norms,
@@ -30,6 +35,17 @@ from advjax.metrics._robustness import (
     norm_summary,
     perturbation_norms,
     robust_accuracy,
+)
+from advjax.metrics._segmentation import (
+    class_pixel_accuracy,
+    dice,
+    image_dice,
+    image_iou,
+    image_pixel_accuracy,
+    iou,
+    mean_iou,
+    overlap,
+    pixel_accuracy,
 )
 from advjax.metrics._streaming import (
     Streaming,
@@ -54,17 +70,28 @@ __all__ = [
     "bootstrap",
     "broken_alone",
     "broken_up_to",
+    "class_pixel_accuracy",
+    "co_occurrence",
     "confidence",
     "confusion_matrix",
     "correct",
+    "dice",
     "expected_calibration_error",
+    "fooling_rate",
     "image_dice",
     "image_iou",
+    "image_pixel_accuracy",
+    "iou",
     "label_accuracy",
+    "label_correlation",
     "mean_confidence",
+    "mean_iou",
     "minimal_budget",
     "norm_summary",
+    "overlap",
+    "paired_correlation",
     "perturbation_norms",
+    "pixel_accuracy",
     "predicted",
     "proportion_interval",
     "quadratic_kappa",
