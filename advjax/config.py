@@ -262,7 +262,7 @@ class TrainConfig:
     """Seed of the first parameters, of shuffling, augmentation and the training attack."""
     select_by: str = "auto"
     """What picks the best checkpoint on the validation split: `clean`, `robust` or `auto`
-    (clean for `standard`, robust otherwise)."""
+    (clean for `standard`, `distillation` and `gradient`, robust otherwise)."""
     val_attack: AttackConfig = field(default_factory=lambda: AttackConfig(name="pgd", num_steps=10))
     """The attack of the robust validation between epochs, which may pick the best checkpoint. Left
     at its default, it has the norm of training. (The training attack is set by `attack_steps`.)"""

@@ -3,6 +3,10 @@
     result = training.train(TrainConfig(out="runs/a", method="pgd", eps=4 / 255))
     model, variables, config, info = training.restore_model("runs/a")
 
+Several seeds, learning rates, budgets or weights in one program:
+
+    training.train_many([dataclasses.replace(config, seed=i, out=f"runs/a/seed-{i}") for i in ...])
+
 The step alone, for programs of your own:
 
     step = jax.jit(training.make_train_step(model, method, optimizer), donate_argnums=0)
@@ -13,7 +17,8 @@ The step alone, for programs of your own:
 from advjax.training import methods
 from advjax.training._config_io import config_from_dict, config_to_dict
 from advjax.training._evaluate import predict, predict_attacked, robust_scores, scores
-from advjax.training._loop import NonFiniteLossError, TrainResult, train
+from advjax.training._loop import TrainResult, train
+from advjax.training._many import train_many
 from advjax.training._optim import build_optimizer, learning_rate_at, set_learning_rate
 from advjax.training._restore import restore_model
 from advjax.training._state import (
@@ -25,6 +30,7 @@ from advjax.training._state import (
     step_key,
 )
 from advjax.training._step import make_train_step, unique_keys
+from advjax.training._sums import NonFiniteLossError
 
 __all__ = [
     "NonFiniteLossError",
@@ -48,5 +54,6 @@ __all__ = [
     "split_variables",
     "step_key",
     "train",
+    "train_many",
     "unique_keys",
 ]

@@ -9,14 +9,16 @@ import numpy as np
 from advjax import attacks, losses, models, threat
 from advjax.config import TrainConfig
 from advjax.tasks import get_task
-from advjax.training import methods
+from advjax.training import _overfitting, methods
 from advjax.training._config_io import config_from_dict, config_to_dict
 
 SELECT_BY = ("auto", "clean", "robust")
+# methods without an attack
+UNATTACKED = ("standard", "distillation", "gradient")
 
 
 def with_defaults(config: TrainConfig) -> TrainConfig:
-    """Return a config whose validation attack fits: the norm of training, no steps for FGSM.
+    """Return a config whose validation fits: the norm of training, no steps for FGSM, pixels.
 
     What was left at its default follows; what was set is kept.
     """
@@ -27,7 +29,17 @@ def with_defaults(config: TrainConfig) -> TrainConfig:
         options = inspect.signature(attacks.ATTACKS[attack.name]).parameters
         if "num_steps" not in options:
             attack = dataclasses.replace(attack, num_steps=None)
-    return dataclasses.replace(config, val_attack=attack)
+    config = dataclasses.replace(config, val_attack=attack)
+    if config.space == "normalised" and config.val_eps is None:
+        config = dataclasses.replace(config, val_eps=pixel_eps(config))
+    return config
+
+
+def pixel_eps(config: TrainConfig) -> float:
+    """Return the budget of training in pixel units, of the channel that may move furthest."""
+    if config.space != "normalised":
+        return config.eps
+    return float(config.eps * np.max(config.model.std))
 
 
 def check_config(config: TrainConfig) -> None:
@@ -53,6 +65,11 @@ def check_config(config: TrainConfig) -> None:
     if config.select_by not in SELECT_BY:
         raise ValueError(
             f"select_by: unknown {config.select_by!r}; use one of {', '.join(SELECT_BY)}"
+        )
+    if config.on_overfitting not in _overfitting.POLICIES:
+        raise ValueError(
+            f"on_overfitting: unknown {config.on_overfitting!r}; use one of "
+            f"{', '.join(_overfitting.POLICIES)}"
         )
     # building them is cheap, and says what is unknown before any data is loaded
     methods.build(config, "single")
@@ -92,7 +109,7 @@ def _check_validation(config: TrainConfig) -> None:
 def selects_robust(config: TrainConfig) -> bool:
     """Whether the robust score of the validation split picks the best checkpoint."""
     if config.select_by == "auto":
-        return config.method != "standard"
+        return config.method not in UNATTACKED
     return config.select_by == "robust"
 
 
