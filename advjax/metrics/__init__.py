@@ -18,6 +18,12 @@ from advjax.metrics._classification import (
     quadratic_kappa,
     sensitivity_specificity,
 )
+from advjax.metrics._fooling import (
+    flip_probability,
+    fooling_rate,
+    label_flip_probability,
+    target_rate,
+)
 from advjax.metrics._ranking import auroc, questions, weighted_auroc
 from advjax.metrics._robustness import (
     Norms,
@@ -57,7 +63,10 @@ __all__ = [
     "confusion_matrix",
     "correct",
     "expected_calibration_error",
+    "flip_probability",
+    "fooling_rate",
     "label_accuracy",
+    "label_flip_probability",
     "mean_confidence",
     "minimal_budget",
     "norm_summary",
@@ -72,6 +81,7 @@ __all__ = [
     "streaming_accuracy",
     "streaming_confusion",
     "streaming_mean",
+    "target_rate",
     "weighted_auroc",
     "weighted_mean",
 ]
