@@ -25,11 +25,13 @@ from advjax.training._state import (
     step_key,
 )
 from advjax.training._step import make_train_step, unique_keys
+from advjax.training._uap import UapResult, train_uap, uap_radius
 
 __all__ = [
     "NonFiniteLossError",
     "TrainResult",
     "TrainState",
+    "UapResult",
     "build_optimizer",
     "config_from_dict",
     "config_to_dict",
@@ -48,5 +50,7 @@ __all__ = [
     "split_variables",
     "step_key",
     "train",
+    "train_uap",
+    "uap_radius",
     "unique_keys",
 ]
