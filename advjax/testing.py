@@ -129,7 +129,8 @@ def check_attack(
     """Check an attack on a linear model: ball, bounds, eps = 0, counts, zero gradient, rows.
 
     A failure of an attack for the minimal norm is infinitely far away. An attack that asks for
-    no gradient and takes no estimate for one has nothing to flag where the model is constant.
+    no gradient and takes no estimate for one has nothing to flag where the model is constant. One
+    that was trained before does not look at the model at all, and moves there too.
 
     Args:
       factory: `(objective, ball, **options) -> Attack`.
@@ -172,7 +173,8 @@ def check_attack(
 
     constant = factory(from_logits(lambda x: jnp.zeros((x.shape[0], 2)), loss=loss), ball)
     flat = jax.jit(lambda *args: run(constant, *args, x_start=x, stop="budget"))(keys, x, y, eps)
-    _assert(bool(jnp.all(flat.x_adv == x)), "a zero gradient moves nothing")
+    blind = attack.spec.keep == "last" and cost == (0, 0)
+    _assert(blind or bool(jnp.all(flat.x_adv == x)), "a zero gradient moves nothing")
     flagged = attack.spec.cost.backwards > 0 or bool(jnp.any(flat.status > 0))
     _assert(not flagged or bool(jnp.all(flat.status == 1)), "a zero gradient is flagged")
     _assert(not bool(jnp.any(flat.success)), "a tie is no success")

@@ -35,6 +35,7 @@ from advjax.attacks._simba import simba
 from advjax.attacks._smia import smia, with_stabilisation
 from advjax.attacks._square import square
 from advjax.attacks._table import ATTACKS, by_name
+from advjax.attacks._trained import gap, perturbed, universal
 from advjax.attacks._wrappers import ensemble, with_eot, with_input_diversity
 from advjax.types import Attack, AttackResult, AttackSpec, AttackState, Cost, Eval, Objective
 
@@ -61,12 +62,14 @@ __all__ = [
     "fgsm",
     "fmn",
     "from_logits",
+    "gap",
     "hopskipjump",
     "input_gradient",
     "mifgsm",
     "nes",
     "nifgsm",
     "normalise_by_mean_abs",
+    "perturbed",
     "pgd",
     "rs_fgsm",
     "run",
@@ -79,6 +82,7 @@ __all__ = [
     "square",
     "steepest",
     "tifgsm",
+    "universal",
     "with_eot",
     "with_input_diversity",
     "with_stabilisation",

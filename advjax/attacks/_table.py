@@ -17,6 +17,7 @@ from advjax.attacks._nesterov import nifgsm
 from advjax.attacks._simba import simba
 from advjax.attacks._smia import smia
 from advjax.attacks._square import square
+from advjax.attacks._trained import gap, universal
 from advjax.types import Attack, Ball, Objective
 
 ATTACKS: dict[str, Callable[..., Attack]] = {
@@ -30,6 +31,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "fab": fab,
     "fgsm": fgsm,
     "fmn": fmn,
+    "gap": gap,
     "hopskipjump": hopskipjump,
     "mifgsm": mifgsm,
     "nes": nes,
@@ -41,6 +43,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "spsa": spsa,
     "square": square,
     "tifgsm": tifgsm,
+    "universal": universal,
 }
 """Name -> factory `(objective, ball, *, ...) -> Attack`."""
 

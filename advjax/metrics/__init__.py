@@ -18,12 +18,13 @@ from advjax.metrics._classification import (
     quadratic_kappa,
     sensitivity_specificity,
 )
-from advjax.metrics._labels import (
-    co_occurrence,
+from advjax.metrics._fooling import (
+    flip_probability,
     fooling_rate,
-    label_correlation,
-    paired_correlation,
+    label_flip_probability,
+    target_rate,
 )
+from advjax.metrics._labels import co_occurrence, label_correlation, paired_correlation
 from advjax.metrics._ranking import auroc, questions, weighted_auroc
 from advjax.metrics._robustness import (
     Norms,
@@ -77,6 +78,7 @@ __all__ = [
     "correct",
     "dice",
     "expected_calibration_error",
+    "flip_probability",
     "fooling_rate",
     "image_dice",
     "image_iou",
@@ -84,6 +86,7 @@ __all__ = [
     "iou",
     "label_accuracy",
     "label_correlation",
+    "label_flip_probability",
     "mean_confidence",
     "mean_iou",
     "minimal_budget",
@@ -102,6 +105,7 @@ __all__ = [
     "streaming_accuracy",
     "streaming_confusion",
     "streaming_mean",
+    "target_rate",
     "weighted_auroc",
     "weighted_mean",
 ]

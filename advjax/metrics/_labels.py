@@ -79,23 +79,6 @@ def paired_correlation(
     return per_class(label_correlation(scores, others).diagonal(), names)
 
 
-def fooling_rate(prediction: ArrayLike, attacked: ArrayLike) -> float:
-    """Share of decisions that an attack changed, right or wrong (1 - agreement).
-
-    Args:
-      prediction: `[N]` classes or `[N, K]` in {0, 1}, of the clean images. For `[N, K]` every
-        label is a decision.
-      attacked: of the attacked images, of the same shape.
-
-    Raises:
-      ValueError: no example, or shapes that differ.
-    """
-    before, after = examples("fooling_rate", prediction, attacked)
-    if before.shape != after.shape:
-        raise ValueError(f"fooling_rate: shapes differ, {before.shape} and {after.shape}")
-    return float(np.mean(before != after))
-
-
 def _pair(name: str, scores: ArrayLike, others: ArrayLike) -> tuple[Array, Array]:
     first, second = (a.astype(np.float64) for a in examples(name, scores, others))
     if first.shape != second.shape or first.ndim != 2:

@@ -31,11 +31,13 @@ from advjax.training._state import (
 )
 from advjax.training._step import make_train_step, unique_keys
 from advjax.training._sums import NonFiniteLossError
+from advjax.training._uap import UapResult, train_uap, uap_radius
 
 __all__ = [
     "NonFiniteLossError",
     "TrainResult",
     "TrainState",
+    "UapResult",
     "build_optimizer",
     "config_from_dict",
     "config_to_dict",
@@ -55,5 +57,7 @@ __all__ = [
     "step_key",
     "train",
     "train_many",
+    "train_uap",
+    "uap_radius",
     "unique_keys",
 ]

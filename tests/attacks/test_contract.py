@@ -12,6 +12,8 @@ from advjax import attacks, criteria, losses, testing, threat
 # norms that an attack knows, where it does not know all
 KNOWS = {"cw_l2": ("l2",), "ddn": ("l2",), "deepfool": ("l2", "linf"),
          "hopskipjump": ("l2", "linf"), "square": ("l2", "linf")}  # fmt: skip
+# what an attack cannot do without
+GIVEN = {"gap": {"generate": lambda x: jnp.tanh(5 * jnp.sin(9 * x))}}
 STEPPED = [
     n for n, f in attacks.ATTACKS.items() if "step_size_abs" in inspect.signature(f).parameters
 ]
@@ -22,7 +24,7 @@ NORMS = sorted(set(threat.BALLS) - {"l0"})
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", sorted(attacks.ATTACKS))
 def test_attack(name, norm):
-    factory = attacks.ATTACKS[name]
+    factory = functools.partial(attacks.ATTACKS[name], **GIVEN.get(name, {}))
     if norm not in KNOWS.get(name, NORMS):
         objective = attacks.from_logits(lambda x: x, loss=losses.cross_entropy)
         with pytest.raises(ValueError, match=norm):

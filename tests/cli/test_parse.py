@@ -186,7 +186,7 @@ def test_defaults_of_attacks_are_what_help_says(capsys):
     for name, make in attacks.ATTACKS.items():
         steps = inspect.signature(make).parameters.get("num_steps")
         assert (1 if steps is None else steps.default) == (
-            1 if name in ("fgsm", "rs_fgsm") else told.get(name, 10)
+            1 if name in ("fgsm", "gap", "rs_fgsm", "universal") else told.get(name, 10)
         )
     assert main(["evaluate", "--help"]) == 0
     text = capsys.readouterr().out

@@ -130,13 +130,3 @@ def test_label_correlation():
         metrics.label_correlation(a, a * np.nan)
     with pytest.raises(ValueError, match="twice"):
         metrics.label_correlation(a, a[:, :2])
-
-
-def test_fooling_rate():
-    clean = np.array([0, 1, 2, 1])
-    assert metrics.fooling_rate(clean, clean) == 0
-    assert metrics.fooling_rate(clean, (clean + 1) % 3) == 1
-    assert metrics.fooling_rate(clean, np.array([0, 1, 0, 1])) == 0.25
-    assert metrics.fooling_rate(np.eye(2), np.ones((2, 2))) == 0.5
-    with pytest.raises(ValueError, match="shapes"):
-        metrics.fooling_rate(clean, np.eye(4))
