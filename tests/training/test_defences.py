@@ -146,6 +146,16 @@ def test_several_labels_are_the_mean_of_those_that_are_known(x64):
     np.testing.assert_allclose(losses.binary_kl(moved, z), wanted, rtol=1e-10)
 
 
+def test_masks_differ_by_the_mean_of_their_pixels(x64):
+    output, reference = jnp.asarray(RNG.normal(size=(2, 2, 3, 4)))
+    task = methods.get_task("segmentation")
+    rows = jax.vmap(losses.kl)(output.reshape(6, 4), reference.reshape(6, 4))
+    np.testing.assert_allclose(methods.divergence(task)(output, reference), rows.mean(), rtol=1e-12)
+    for name in ("mart", "maadvt"):
+        with pytest.raises(ValueError, match=f"{name} knows tasks single, multi"):
+            _build(name, "segmentation")
+
+
 # --- what each reduces to
 
 

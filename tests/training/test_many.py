@@ -176,7 +176,7 @@ def test_what_cannot_be_stacked_is_refused_by_name(make):
     config = make("many")
     pair = expand(config, {"seed": [0, 1]})
     for fields, message in (
-        ({"attack_steps": 3}, "not in attack_steps: 2 -> 3"),
+        ({"attack_steps": 3}, "not in attack_steps: 1 -> 3"),
         ({"out": pair[0].out}, "every run needs a folder of its own"),
     ):
         other = dataclasses.replace(pair[1], **fields)

@@ -68,11 +68,10 @@ def perturb(
         return apply(frozen, x, train=True)[0]
 
     if divergence is None:
-        objective = attacks.from_logits(outputs, loss=task.loss)
-        target = batch.target
+        loss, target = task.loss, batch.target
     else:
-        objective = attacks.from_logits(outputs, loss=divergence, criterion=_never)
-        target = outputs(batch.image)
+        loss, target = divergence, outputs(batch.image)
+    objective = attacks.from_logits(outputs, loss=loss, criterion=_never)
     keys = rows_of(key, batch, inner.name)
     start = None
     if inner.noise is not None:
