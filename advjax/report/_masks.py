@@ -18,8 +18,9 @@ def figures(pixels: Array) -> dict[str, Array]:
     known = np.isfinite(pixels).all(1)
     found = {name: np.full(len(pixels), np.nan) for name in ("dice", "iou")}
     if known.any():
-        found["dice"][known] = metrics.image_dice(counts[known])
-        found["iou"][known] = metrics.image_iou(counts[known])
+        whole = counts[known].astype(np.int64)
+        found["dice"][known] = metrics.image_dice(whole)
+        found["iou"][known] = metrics.image_iou(whole)
     return found
 
 
