@@ -44,11 +44,15 @@ class ModelConfig:
     """Which network."""
 
     name: str = "resnet18"
-    """`resnet18 | resnet34 | resnet50 | small_cnn`."""
+    """Classes or findings of an image: `resnet18 | resnet34 | resnet50 | mobilenet_v2 | densenet121
+    | inception_v3 | vgg16_bn | attn_vgg | wrn28_10 | small_cnn`; of each pixel: `unet | segnet`;
+    boxes: `centernet`; perturbations: `gap_unet | gap_resnet`."""
     width: int = 64
-    """Channels of the first stage (64 in the papers; 8 to 16 is enough for 32x32 on a CPU)."""
+    """64 is the published network, other values scale all channels; for most it is the number of
+    channels of the first stage (8 to 16 is enough for 32x32 on a CPU)."""
     stem: str = "cifar"
-    """`cifar` (3x3, stride 1) or `imagenet` (7x7, stride 2, max-pool)."""
+    """`cifar` (for images up to 64 pixels: no stride in the first layers) or `imagenet` (as
+    published: stride and max-pool there; for vgg16_bn, three dense layers)."""
     mean: float = 0.5
     """Subtracted from the pixels inside the model."""
     std: float = 0.25
@@ -316,6 +320,19 @@ class EvaluateConfig:
     """Resamples of the 95 % intervals."""
     panels: int = 6
     """Examples shown as images in the report."""
+    torch_weights: str | None = None
+    """In place of runs: the weights of a PyTorch model, `.pt`, `.pth` (where PyTorch is installed)
+    or `.safetensors`, under the names of torchvision or those usual for CIFAR."""
+    model: str | None = None
+    """Its architecture: densenet121, inception_v3, mobilenet_v2, resnet18, resnet34, resnet50,
+    vgg16_bn or wrn28_10 (of any depth and width)."""
+    mean: tuple[float, ...] | None = None
+    """What was subtracted from its pixels in [0, 1], one number or one for each channel; None:
+    ImageNet's, where it has three channels."""
+    std: tuple[float, ...] | None = None
+    """What they were divided by then; None: ImageNet's."""
+    data: DataConfig = field(default_factory=lambda: DataConfig(source=""))
+    """The images for it (runs know theirs); `--data SOURCE` for short."""
 
 
 @dataclass(frozen=True)
