@@ -23,6 +23,7 @@ from advjax.models._precision import in_precision
 from advjax.models._resnet import resnet18, resnet34, resnet50
 from advjax.models._rows import dense, global_mean
 from advjax.models._small_cnn import small_cnn
+from advjax.models._taps import layer_shapes, with_tap
 
 __all__ = [
     "ZOO",
@@ -38,6 +39,7 @@ __all__ = [
     "global_mean",
     "in_precision",
     "lax_ops_in_use",
+    "layer_shapes",
     "max_pool",
     "random_variables",
     "resnet18",
@@ -45,4 +47,5 @@ __all__ = [
     "resnet50",
     "small_cnn",
     "use_lax_ops",
+    "with_tap",
 ]
