@@ -13,8 +13,9 @@ class DataConfig:
     """Where the images come from."""
 
     source: str = "phantom:dermoscopy"
-    """`phantom:dermoscopy | phantom:xray | phantom:ct`, `npz:PATH`, `folder:PATH`. A relative
-    PATH is looked up in the working directory, then in `$ADVJAX_DATA_DIR`."""
+    """`phantom:NAME` (dermoscopy, xray, ct, fundus, endoscopy), `npz:PATH`, `folder:PATH`, or
+    `tfds:NAME` after `advjax data prepare NAME`. A relative PATH is looked up in the working
+    directory, then in `$ADVJAX_DATA_DIR`."""
     size: int | None = None
     """Height and width in pixels; None keeps what the source has (phantoms: 32)."""
     num_train: int | None = None
@@ -29,6 +30,9 @@ class DataConfig:
     """What the targets are: `single` (one class per image), `multi` (several findings),
     `segmentation` (the class of each pixel, from the masks) or `detection` (boxes); None: what the
     source holds, labels before masks before boxes."""
+    window: tuple[float, float] | None = None
+    """Centre and width of the window through which DICOM and NIfTI files are seen, such as
+    `-600 1500` for lungs; None: the file's own (NIfTI: the range of the volume)."""
     difficulty: float = 0.5
     """Phantoms only, in [0, 1]: strength of noise, artefacts and anatomical variation."""
     signal: float = 1.0
@@ -40,15 +44,23 @@ class ModelConfig:
     """Which network."""
 
     name: str = "resnet18"
-    """`resnet18 | resnet34 | resnet50 | small_cnn`."""
+    """Classes or findings of an image: `resnet18 | resnet34 | resnet50 | mobilenet_v2 | densenet121
+    | inception_v3 | vgg16_bn | attn_vgg | wrn28_10 | small_cnn`; of each pixel: `unet | segnet`;
+    boxes: `centernet`; perturbations: `gap_unet | gap_resnet`."""
     width: int = 64
-    """Channels of the first stage (64 in the papers; 8 to 16 is enough for 32x32 on a CPU)."""
+    """64 is the published network, other values scale all channels; for most it is the number of
+    channels of the first stage (8 to 16 is enough for 32x32 on a CPU)."""
     stem: str = "cifar"
-    """`cifar` (3x3, stride 1) or `imagenet` (7x7, stride 2, max-pool)."""
+    """`cifar` (for images up to 64 pixels: no stride in the first layers) or `imagenet` (as
+    published: stride and max-pool there; for vgg16_bn, three dense layers)."""
     mean: float = 0.5
     """Subtracted from the pixels inside the model."""
     std: float = 0.25
     """Divided by inside the model."""
+
+
+# of an attack, as the command line writes them
+OPTIONS = ("norm", "num_steps", "step_size", "version", "loss", "criterion", "goal")
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,16 @@ class AttackConfig:
     norm have none."""
     version: str | None = None
     """Of autoattack: `standard` (None), `plus` or `rand`."""
+    loss: str | None = None
+    """What it ascends; None: the loss of the task. One label `ce`, `margin` or `dlr`; several
+    findings `bce` or `margin`; masks `ce` or `dice`."""
+    criterion: str | None = None
+    """What counts as broken. Several findings `any` (None), `all` or `flips2` to `flips5`; masks
+    `dice50` (None: mean Dice of the classes below 0.5), `dice25`, `dice75`, or `pixels25`,
+    `pixels50`, `pixels75` (share of right pixels below)."""
+    goal: str | None = None
+    """Where it leads to; None: anywhere else. `class-NAME` (one label), `hide-NAME` or
+    `fabricate-NAME` (a finding; others stay free), `erase` (a mask without any structure)."""
 
     @classmethod
     def parse(cls, text: str) -> "AttackConfig":
@@ -84,10 +106,11 @@ class AttackConfig:
         options: dict[str, str] = {}
         for part in filter(None, rest.split(",")):
             key, equals, value = part.partition("=")
-            if key not in ("norm", "num_steps", "step_size", "version") or not equals:
+            if key not in OPTIONS or not equals:
                 raise ValueError(
                     f"attack {text!r}: {part!r} is no option; write "
-                    "NAME:norm=l2,num_steps=20,step_size=0.25, or autoattack:norm=l2,version=plus"
+                    "NAME:norm=l2,num_steps=20,step_size=0.25, or autoattack:norm=l2,version=plus; "
+                    f"options are {', '.join(OPTIONS)}"
                 )
             options[key] = value
         try:
@@ -96,7 +119,7 @@ class AttackConfig:
                 norm=options.get("norm", "linf"),
                 num_steps=int(options["num_steps"]) if "num_steps" in options else None,
                 step_size=float(options["step_size"]) if "step_size" in options else None,
-                version=options.get("version"),
+                **{name: options.get(name) for name in OPTIONS[3:]},
             )
         except ValueError:
             raise ValueError(f"attack {text!r}: num_steps and step_size are numbers") from None
@@ -131,6 +154,7 @@ class AttackConfig:
             parts.append(f"step{self.step_size:g}")
         if self.norm != "linf":
             parts.append(self.norm)
+        parts += [text for text in (self.loss, self.criterion, self.goal) if text is not None]
         return "-".join(parts)
 
 
@@ -242,7 +266,7 @@ class TrainConfig:
     """Seed of the first parameters, of shuffling, augmentation and the training attack."""
     select_by: str = "auto"
     """What picks the best checkpoint on the validation split: `clean`, `robust` or `auto`
-    (clean for `standard`, robust otherwise)."""
+    (clean for `standard`, `distillation` and `gradient`, robust otherwise)."""
     val_attack: AttackConfig = field(default_factory=lambda: AttackConfig(name="pgd", num_steps=10))
     """The attack of the robust validation between epochs, which may pick the best checkpoint. Left
     at its default, it has the norm of training. (The training attack is set by `attack_steps`.)"""
@@ -296,6 +320,19 @@ class EvaluateConfig:
     """Resamples of the 95 % intervals."""
     panels: int = 6
     """Examples shown as images in the report."""
+    torch_weights: str | None = None
+    """In place of runs: the weights of a PyTorch model, `.pt`, `.pth` (where PyTorch is installed)
+    or `.safetensors`, under the names of torchvision or those usual for CIFAR."""
+    model: str | None = None
+    """Its architecture: densenet121, inception_v3, mobilenet_v2, resnet18, resnet34, resnet50,
+    vgg16_bn or wrn28_10 (of any depth and width)."""
+    mean: tuple[float, ...] | None = None
+    """What was subtracted from its pixels in [0, 1], one number or one for each channel; None:
+    ImageNet's, where it has three channels."""
+    std: tuple[float, ...] | None = None
+    """What they were divided by then; None: ImageNet's."""
+    data: DataConfig = field(default_factory=lambda: DataConfig(source=""))
+    """The images for it (runs know theirs); `--data SOURCE` for short."""
 
 
 @dataclass(frozen=True)

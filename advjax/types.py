@@ -14,6 +14,8 @@ PyTree = Any
 Output = Any  # what a model returns: logits [B, C], or any pytree with leading [B]
 Target = Any  # any pytree with leading [B]; one example's slice in losses and criteria
 
+IGNORE = 255  # the class of a pixel of a mask that does not count
+
 
 class LossFn(Protocol):
     """Loss of ONE example; attacks ascend it, training descends its mean."""

@@ -85,7 +85,24 @@ def test_budgets_of_the_peers_are_spread(bench):
     assert bench._spread(2, 5) == (0, 1)
 
 
-@pytest.mark.parametrize("name", ["bench_step", "bench_engine", "bench_autoattack", "parity"])
+def test_a_bench_of_training_names_its_passes(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    module = importlib.import_module("bench_training")
+    out = tmp_path / "bench.json"
+    words = ["--width", "1", "--size", "8", "--batch", "2", "--steps", "1", "--rounds", "1"]
+    module.main([*words, "--no-peers", "--methods", "trades", "--out", str(out)])
+    assert "ResNet-18 width 1, batch (2, 8, 8, 1), PGD-1" in capsys.readouterr().out
+    rows = {row["program"]: row for row in json.loads(out.read_text())["rows"]}
+    assert rows["bare"]["per pass"] == 1
+    assert rows["trades"]["passes"] == 3
+    found = {name: module.passes(name, 5, 9) for name in ("standard", "pgd", "mart", "mpadvt")}
+    assert found == {"standard": 1, "pgd": 6, "mart": 7, "mpadvt": 10}
+
+
+BENCHES = ["bench_step", "bench_engine", "bench_autoattack", "bench_training", "parity"]
+
+
+@pytest.mark.parametrize("name", BENCHES)
 def test_benches_explain_themselves(name):
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / f"{name}.py", "--help"], cwd=ROOT, text=True,

@@ -11,12 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from advjax import engine, store
-from advjax.cli._rows import confidence, to_probabilities
+from advjax.cli._rows import in_turn, pixels, write_panel
 from advjax.cli._subjects import AUTOATTACK, Job
 from advjax.config import EvaluateConfig, SweepConfig
 from advjax.engine import AutoAttackResult, Progress, Verdict
 from advjax.status import Status
 from advjax.store import Store
+from advjax.tasks import get_task, told
 
 
 def is_autoattack(job: Job) -> bool:
@@ -70,7 +71,7 @@ def run_autoattack(
     columns = _columns(config, job, label, result, (output, loss), (clean, clean_loss))
     # before the rows: what has rows is never computed again
     if config.panels:
-        _write_panel(config, rows, job, label, result, output, clean)
+        _write_panel(config, rows, job, label, result)
     _conclude(rows, job, label, result, time.monotonic() - started)
     first = int(np.asarray(split.ids).min())
     rows.write(columns, f"{name}/{label}/{budgets}/{first}-{len(split)}")
@@ -84,7 +85,7 @@ def _columns(
 ) -> dict[str, Any]:  # fmt: skip
     """Return the rows `[N * E]`; a budget that no attack ran at follows from another."""
     subject, tables = job.subject, result.sweep.tables
-    split, single = subject.split, subject.dataset.task == "single"
+    split, task = subject.split, get_task("single")
     known = np.any([(t.verdict != Verdict.UNKNOWN).any(1) for t in tables], axis=0)
     shape = known.shape
     wrong = np.broadcast_to((result.min_eps == 0)[:, None], shape)
@@ -93,14 +94,11 @@ def _columns(
     status = np.where(known, np.int8(Status.EXHAUSTED), np.int8(Status.PRUNED))
     status = np.where(broken, result.sweep.status[:, None], status)
     status = np.where(wrong, np.int8(Status.WRONG_WHEN_CLEAN), status)
-    images = np.asarray(split.images)
-    images = images / np.float32(255) if images.dtype == np.uint8 else images
+    images, targets = pixels(split.images), np.asarray(split.targets)
     change = (result.x_adv - images).reshape(len(images), -1)
-    probabilities = np.where(
-        shown[..., None],
-        to_probabilities(adversarial[0], "single")[:, None],
-        to_probabilities(clean[0], "single")[:, None],
-    ).reshape(-1, np.shape(clean[0])[1])
+    broke, before = told(task, adversarial[0], targets), told(task, clean[0], targets)
+    probabilities = np.where(shown[..., None], broke[0][:, None], before[0][:, None])
+    probabilities = probabilities.reshape(-1, broke[0].shape[1])
 
     def spread(values: np.ndarray, otherwise: Any = 0.0) -> np.ndarray:
         """Return a value an example as one a row, where rows show its image."""
@@ -117,10 +115,10 @@ def _columns(
         "loss": spread(adversarial[1], clean[1]), "linf": spread(np.abs(change).max(1)),
         "l2": spread(np.linalg.norm(change, axis=1)), "num_steps": spent("steps"),
         "num_grads": spent("grads"), "num_queries": spent("queries"), "status": status.ravel(),
-        "target": np.repeat(np.asarray(split.targets), shape[1])[:, None],
+        "target": np.repeat(targets, shape[1])[:, None],
         "probabilities": _known(probabilities, (broken | wrong).ravel()),
         "confidence": np.where(
-            (broken | wrong).ravel(), confidence(probabilities, single), np.float32(np.nan)
+            (broken | wrong).ravel(), spread(broke[1], before[1]), np.float32(np.nan)
         ),
     }  # fmt: skip
 
@@ -158,23 +156,15 @@ def _conclude(rows: Store, job: Job, label: str, result: AutoAttackResult, secon
 
 def _write_panel(
     config: EvaluateConfig | SweepConfig, rows: Store, job: Job, label: str,
-    result: AutoAttackResult, output: np.ndarray, clean: np.ndarray,
+    result: AutoAttackResult,
 ) -> None:  # fmt: skip
     """Keep a few images, of different classes, those that were broken first."""
-    split, subject = job.subject.split, job.subject
+    split = job.subject.split
     eps = config.epsilons[len(config.epsilons) // 2]
-    targets = np.asarray(split.targets)
-    turn = np.array([np.sum(targets[:i] == targets[i]) for i in range(len(targets))])
+    turn = in_turn(np.asarray(split.targets))
     safe = ~((result.min_eps > 0) & (result.min_eps <= eps))
-    chosen = np.lexsort((np.arange(len(targets)), turn, safe))[: config.panels]
-    images = np.asarray(split.images[chosen])
-    images = images / np.float32(255) if images.dtype == np.uint8 else images
-    fits = ~safe[chosen]
-    adv = np.where(fits.reshape(-1, *[1] * (images.ndim - 1)), result.x_adv[chosen], images)
-    found = np.where(fits[:, None], output[chosen], clean[chosen])
-    store.write_panel(
-        rows.folder, model=subject.name, attack=label, eps=eps, clean=images, adv=adv,
-        target=targets[chosen], clean_probabilities=to_probabilities(clean[chosen], "single"),
-        adv_probabilities=to_probabilities(found, "single"),
-        example_id=np.asarray(split.ids)[chosen], class_names=subject.dataset.class_names,
-    )  # fmt: skip
+    chosen = np.lexsort((np.arange(len(turn)), turn, safe))[: config.panels]
+    images, stands = pixels(split.images[chosen]), safe[chosen]
+    stands = stands.reshape(-1, *[1] * (images.ndim - 1))
+    shown = np.where(stands, images, result.x_adv[chosen])
+    write_panel(rows.folder, job.subject, label, eps, chosen, shown)

@@ -4,13 +4,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from advjax import store
-from advjax.cli._rows import confidence, to_probabilities
+from advjax.cli._rows import in_turn, write_panel
 from advjax.cli._subjects import Job
 from advjax.config import SweepConfig
 from advjax.engine import Finished, SweepResult, Tables, Verdict
 from advjax.status import Status
 from advjax.store import Store
+from advjax.tasks import get_task, told
 
 
 class Clean(NamedTuple):
@@ -18,6 +18,7 @@ class Clean(NamedTuple):
 
     wrong: np.ndarray
     probabilities: np.ndarray
+    confidence: np.ndarray
     loss: np.ndarray
 
 
@@ -29,13 +30,13 @@ class Cell:
     ) -> None:
         """Make room for every run of every image."""
         self.rows, self.job, self.label, self.config, self.clean = rows, job, label, config, clean
-        self.single = job.subject.dataset.task == "single"
+        self.task = get_task(job.subject.dataset.task)
         total, classes = clean.probabilities.shape
         shape = (total, config.restarts, len(config.epsilons))
         self.probabilities = np.zeros((*shape, classes), np.float32)
-        self.loss, self.linf, self.l2 = (np.zeros(shape, np.float32) for _ in range(3))
-        # at most one adversarial image an example, to look at, and its probabilities
-        self.images: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.loss, self.linf, self.l2, self.confidence = np.zeros((4, *shape), np.float32)
+        # at most one adversarial image an example, to look at
+        self.images: dict[int, np.ndarray] = {}
         self.shown = len(config.epsilons) // 2
 
     def missing(self) -> np.ndarray:
@@ -49,8 +50,8 @@ class Cell:
     def take(self, finished: Finished, examples: np.ndarray) -> None:
         """Keep what finished runs ended with."""
         at = (examples, finished.restart, finished.budget)
-        probabilities = to_probabilities(finished.output, "single" if self.single else "multi")
-        self.probabilities[at] = probabilities
+        targets = np.asarray(self.job.subject.split.targets)[examples]
+        self.probabilities[at], self.confidence[at] = told(self.task, finished.output, targets)
         self.loss[at], self.linf[at], self.l2[at] = finished.loss, finished.linf, finished.l2
         wanted = 16 * self.config.panels
         for i, (example, budget) in enumerate(zip(examples, finished.budget, strict=True)):
@@ -59,7 +60,7 @@ class Cell:
             known = example in self.images
             room = finished.verified[i] if known else len(self.images) < wanted
             if fits and room:
-                self.images[int(example)] = (np.array(finished.x[i]), probabilities[i])
+                self.images[int(example)] = np.array(finished.x[i])
 
     def write(self, examples: np.ndarray, tables: Tables) -> None:
         """Store all rows of decided images, restarts x budgets each."""
@@ -113,7 +114,8 @@ class Cell:
         )
         status = np.where(known, tables.status, np.int8(Status.PRUNED))
         status = np.where(tables.wrong[:, None, None], np.int8(Status.WRONG_WHEN_CLEAN), status)
-        targets = np.asarray(split.targets)[rows].reshape(len(probabilities), -1)
+        dataset = self.job.subject.dataset
+        labels = self.task.label(np.asarray(split.targets)[examples], dataset.num_classes)
         return {
             "model": self.job.subject.name, "data": self.job.subject.dataset.name,
             "attack": self.label, "example_id": np.asarray(split.ids)[rows].ravel(),
@@ -125,8 +127,8 @@ class Cell:
             "linf": pick(self.linf, 0.0).ravel(), "l2": pick(self.l2, 0.0).ravel(),
             "num_steps": tables.steps.ravel(), "num_grads": tables.grads.ravel(),
             "num_queries": tables.queries.ravel(), "status": status.ravel(),
-            "target": targets, "probabilities": probabilities,
-            "confidence": confidence(probabilities, self.single),
+            "target": labels[example.ravel()], "probabilities": probabilities,
+            "confidence": pick(self.confidence, self.clean.confidence[rows]).ravel(),
         }  # fmt: skip
 
     @staticmethod
@@ -156,21 +158,9 @@ class Cell:
 
     def _write_panel(self) -> None:
         """Keep a few images, of different classes, to look at."""
-        split, subject = self.job.subject.split, self.job.subject
-        rows = np.array(sorted(self.images))
-        targets = np.asarray(split.targets)[rows]
-        label = targets if self.single else targets.argmax(1)
-        turn = np.array([np.sum(label[:i] == label[i]) for i in range(len(label))])
-        chosen = rows[np.lexsort((np.arange(len(label)), turn))[: self.config.panels]]
-        images = np.asarray(split.images[chosen])
-        store.write_panel(
-            self.rows.folder, model=subject.name, attack=self.label,
-            eps=self.config.epsilons[self.shown],
-            clean=images / np.float32(255) if images.dtype == np.uint8 else images,
-            adv=np.stack([self.images[int(i)][0] for i in chosen]),
-            target=np.asarray(split.targets)[chosen],
-            clean_probabilities=self.clean.probabilities[chosen],
-            adv_probabilities=np.stack([self.images[int(i)][1] for i in chosen]),
-            example_id=np.asarray(split.ids)[chosen],
-            class_names=subject.dataset.class_names,
-        )  # fmt: skip
+        subject, rows = self.job.subject, np.array(sorted(self.images))
+        turn = in_turn(np.asarray(subject.split.targets)[rows])
+        chosen = rows[np.argsort(turn, kind="stable")[: self.config.panels]]
+        adversarial = np.stack([self.images[int(i)] for i in chosen])
+        eps = self.config.epsilons[self.shown]
+        write_panel(self.rows.folder, subject, self.label, eps, chosen, adversarial)

@@ -16,8 +16,9 @@ from advjax.cli import _runtime
 from advjax.cli._autoattack import is_autoattack, run_autoattack
 from advjax.cli._checks import check_evaluation
 from advjax.cli._parse import parse
-from advjax.cli._rows import attacked_rows, clean_rows, write_panel
+from advjax.cli._rows import attacked_rows, clean_rows, in_turn, write_panel
 from advjax.cli._subjects import Job, Subject, load_subjects, plan, precision_of
+from advjax.cli._torch import torch_subject
 from advjax.config import EvaluateConfig
 from advjax.data import Split
 from advjax.store import Store, fingerprint
@@ -27,7 +28,9 @@ DESCRIPTION = """Attack trained models over many budgets, by brute force.
 
 Every test image, every budget, every step. Writes OUT/rows/*.parquet (one row per model, attack,
 image and budget), OUT/panels/, OUT/curves.png and OUT/report.html. Rows that are stored are not
-computed again, so that a killed evaluation goes on with the same command."""
+computed again, so that a killed evaluation goes on with the same command.
+
+In place of runs, --torch-weights FILE --model NAME --data SOURCE attacks a PyTorch checkpoint."""
 
 
 def evaluate(argv: list[str]) -> None:
@@ -35,7 +38,7 @@ def evaluate(argv: list[str]) -> None:
     config = parse(EvaluateConfig, argv, command="evaluate", description=DESCRIPTION)
     check_evaluation(config)
     _runtime.prepare()
-    subjects = load_subjects(config)
+    subjects = load_subjects(config) if config.torch_weights is None else [torch_subject(config)]
     jobs = plan(config, subjects)
     weights = {s.name: fingerprint(leaves_of(s.variables)) for s in subjects}
     images = {s.dataset.name: hash_of(s.split) for s in subjects}
@@ -90,14 +93,14 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
         if not _stored(rows, subject, "none", 0.0, 0):
             first = next(job for job in jobs if job.subject.name == subject.name)
             rows.write(clean_rows(first, key, config), f"{subject.name}/none")
-    clean: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    clean: dict[str, np.ndarray] = {}
     shown = config.epsilons[len(config.epsilons) // 2]
     with bar:
         for job, eps, restart in todo:
             subject = job.subject
             if subject.name not in clean:
                 clean[subject.name] = _clean_of(rows, subject)
-            wrong, probabilities = clean[subject.name]
+            wrong = clean[subject.name]
             budget = f"{eps * 255:.3g}/255" if job.config.norm == "linf" else f"{eps:.3g}"
             bar.set_postfix_str(f"{subject.name} {job.attack} {budget}", refresh=False)
             started = time.monotonic()
@@ -110,7 +113,9 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
             columns = attacked_rows(job, eps, restart, result, wrong)
             # before the rows: what has rows is never computed again
             if restart == 0 and eps == shown and config.panels > 0:
-                write_panel(config, job, eps, result, probabilities)
+                targets = np.asarray(subject.split.targets)
+                chosen = np.argsort(in_turn(targets), kind="stable")[: config.panels]
+                write_panel(config.out, subject, job.attack, eps, chosen, result.x_adv[chosen])
             rows.write(columns, f"{subject.name}/{job.attack}/{eps!r}/{restart}")
             _add_cost(rows, job, len(wrong), time.monotonic() - started)
     cascades = [
@@ -135,12 +140,9 @@ def _stored(rows: Store, subject: Subject, attack: str, eps: float, restart: int
     return count >= len(subject.split.images)
 
 
-def _clean_of(rows: Store, subject: Subject) -> tuple[np.ndarray, np.ndarray]:
-    found = rows.read(
-        ["wrong_when_clean", "probabilities"],
-        model=subject.name, data=subject.dataset.name, attack="none",
-    )  # fmt: skip
-    return found["wrong_when_clean"], found["probabilities"]
+def _clean_of(rows: Store, subject: Subject) -> np.ndarray:
+    name, data = subject.name, subject.dataset.name
+    return rows.read(["wrong_when_clean"], model=name, data=data, attack="none")["wrong_when_clean"]
 
 
 def _add_cost(rows: Store, job: Job, num_rows: int, seconds: float) -> None:

@@ -1,15 +1,17 @@
 """From arrays to result rows and panels."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import engine, metrics, store
+from advjax import engine, store
 from advjax.cli._subjects import Job, Subject
 from advjax.config import EvaluateConfig, SweepConfig
 from advjax.engine import ReferenceRows
+from advjax.tasks import get_task, told
 
 
 def clean_rows(job: Job, key: jax.Array, config: EvaluateConfig | SweepConfig) -> dict[str, Any]:
@@ -20,7 +22,8 @@ def clean_rows(job: Job, key: jax.Array, config: EvaluateConfig | SweepConfig) -
         ids=split.ids, batch_size=config.batch_size,
     )  # fmt: skip
     # a tie or an output that is not finite is no success of an attack, but no right answer either
-    wrong = ~np.asarray(metrics.correct(jnp.asarray(output), jnp.asarray(split.targets)))
+    task = get_task(job.subject.dataset.task)
+    wrong = ~np.asarray(jax.vmap(task.right)(jnp.asarray(output), jnp.asarray(split.targets)))
     return {
         **_common(job.subject, "none", 0.0, 0, output),
         "success": wrong, "wrong_when_clean": wrong, "loss": loss, "linf": 0.0, "l2": 0.0,
@@ -43,46 +46,63 @@ def attacked_rows(
 def _common(
     subject: Subject, attack: str, eps: float, restart: int, output: np.ndarray
 ) -> dict[str, Any]:
-    probabilities = to_probabilities(output, subject.dataset.task)
-    targets = np.asarray(subject.split.targets)
-    single = subject.dataset.task == "single"
+    task, targets = get_task(subject.dataset.task), np.asarray(subject.split.targets)
+    record, sure = told(task, output, targets)
     return {
         "model": subject.name, "data": subject.dataset.name, "attack": attack,
         "example_id": np.asarray(subject.split.ids), "eps": eps, "restart": restart,
-        "evaluated": True, "confidence": confidence(probabilities, single),
-        "probabilities": probabilities,
-        "target": targets[:, None] if single else targets,
+        "evaluated": True, "confidence": sure, "probabilities": record,
+        "target": task.label(targets, subject.dataset.num_classes),
     }  # fmt: skip
 
 
-def confidence(probabilities: np.ndarray, single: bool) -> np.ndarray:
-    """Return `[N]`, how sure a model is of its decisions."""
-    if single:
-        return probabilities.max(1)
-    return np.maximum(probabilities, 1 - probabilities).mean(1)
-
-
-def to_probabilities(output: np.ndarray, task: str) -> np.ndarray:
-    """Return softmax or sigmoid of outputs `[N, C]`."""
-    output = np.asarray(output, np.float32)
-    return np.asarray(jax.nn.softmax(output) if task == "single" else jax.nn.sigmoid(output))
-
-
 def write_panel(
-    config: EvaluateConfig, job: Job, eps: float, result: ReferenceRows, clean: np.ndarray
+    folder: str | Path,
+    subject: Subject,
+    attack: str,
+    eps: float,
+    chosen: np.ndarray,
+    adversarial: np.ndarray,
 ) -> None:
-    """Keep a few images, of different classes, to look at."""
-    split, task = job.subject.split, job.subject.dataset.task
-    targets = np.asarray(split.targets)
-    label = targets if task == "single" else targets.argmax(1)
-    turn = np.array([np.sum(label[:i] == label[i]) for i in range(len(label))])
-    chosen = np.lexsort((np.arange(len(label)), turn))[: config.panels]
-    images = np.asarray(split.images[chosen])
+    """Keep a few images to look at.
+
+    Args:
+      folder: of the evaluation.
+      subject: the model and its images.
+      attack: name; `eps`: its budget.
+      chosen: `[k]` numbers of the images.
+      adversarial: `[k, H, W, C]`.
+    """
+    split, dataset, task = subject.split, subject.dataset, get_task(subject.dataset.task)
+    images, targets = pixels(split.images[chosen]), np.asarray(split.targets)[chosen]
+    # a few forward passes more, so that nobody has to keep all outputs of a run
+    outputs = [
+        np.asarray(jax.jit(subject.apply)(subject.variables, jnp.asarray(x)))
+        for x in (images, adversarial)
+    ]
+    said = [told(task, output, targets)[0] for output in outputs]
+    masks = {}
+    if task.name == "segmentation":
+        masks = {
+            f"{name}_mask": output.argmax(-1)
+            for name, output in zip(("clean", "adv"), outputs, strict=True)
+        }
     store.write_panel(
-        config.out, model=job.subject.name, attack=job.attack, eps=eps,
-        clean=images / np.float32(255) if images.dtype == np.uint8 else images,
-        adv=result.x_adv[chosen], target=targets[chosen], clean_probabilities=clean[chosen],
-        adv_probabilities=to_probabilities(result.output[chosen], task),
-        example_id=np.asarray(split.ids)[chosen],
-        class_names=job.subject.dataset.class_names,
+        folder, model=subject.name, attack=attack, eps=eps, clean=images, adv=adversarial,
+        target=targets, clean_probabilities=said[0], adv_probabilities=said[1],
+        example_id=np.asarray(split.ids)[chosen], class_names=dataset.class_names, **masks,
     )  # fmt: skip
+
+
+def pixels(images: Any) -> np.ndarray:
+    """Return images as float32 in [0, 1]."""
+    images = np.asarray(images)
+    return images / np.float32(255) if images.dtype == np.uint8 else images
+
+
+def in_turn(targets: np.ndarray) -> np.ndarray:
+    """Return `[N]`, how many examples of the same class come before each: to show all classes."""
+    if targets.ndim > 2:
+        return np.arange(len(targets))
+    label = targets if targets.ndim == 1 else targets.argmax(1)
+    return np.array([np.sum(label[:i] == label[i]) for i in range(len(label))])

@@ -1,6 +1,7 @@
 """Which models are attacked by what: loaded once, compiled once per architecture and attack."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from advjax.cli._main import warn
 from advjax.config import AttackConfig, DataConfig, EvaluateConfig, SweepConfig
 from advjax.data import Dataset, Split
 from advjax.engine import MakeAttack
+from advjax.tasks import get_task, goal
 from advjax.types import Attack, AttackSpec, PyTree
 
 # the cascade is no attack of the table: it runs many
@@ -58,22 +60,32 @@ def load_subjects(config: EvaluateConfig | SweepConfig) -> list[Subject]:
             hashes[trained.data] = data.fingerprint(sources[trained.data])
         dataset = sources[trained.data]
         _check_data(folder, info, dataset, hashes[trained.data])
-        if config.split not in dataset.splits:
-            known = ", ".join(dataset.splits)
-            raise ValueError(f"split {config.split!r} is not in {dataset.name}; it has {known}")
-        split = dataset.splits[config.split]
-        if config.num_examples is not None:
-            # at random: many sources are sorted by class
-            order = np.random.default_rng(config.seed).permutation(len(split))
-            split = split.select(np.sort(order[: config.num_examples]))
+        split = choose_split(config, dataset)
         architecture = (trained.model, info["num_classes"], tuple(info["image_shape"]))
         apply = applies.setdefault(architecture, model.apply)
         label = name if names.count(name) == 1 else str(folder)
         subjects.append(Subject(label, architecture, apply, variables, dataset, split))
     if len({s.dataset.task for s in subjects}) > 1:
-        raise ValueError("runs: single-label and multi-label models need an evaluation each")
+        raise ValueError("runs: models of several tasks need an evaluation each")
     _check_names(config, subjects)
     return subjects
+
+
+def choose_split(config: EvaluateConfig | SweepConfig, dataset: Dataset) -> Split:
+    """Return the images that are attacked.
+
+    Raises:
+      ValueError: the data has no such split.
+    """
+    if config.split not in dataset.splits:
+        known = ", ".join(dataset.splits)
+        raise ValueError(f"split {config.split!r} is not in {dataset.name}; it has {known}")
+    split = dataset.splits[config.split]
+    if config.num_examples is not None:
+        # at random: many sources are sorted by class
+        order = np.random.default_rng(config.seed).permutation(len(split))
+        split = split.select(np.sort(order[: config.num_examples]))
+    return split
 
 
 def _check_data(folder: str, info: dict[str, Any], dataset: Dataset, found: str) -> None:
@@ -125,10 +137,11 @@ def plan(config: EvaluateConfig | SweepConfig, subjects: list[Subject]) -> list[
                     f"attacks: autoattack compares the logits of classes; {subject.name} has "
                     "several findings an image: use pgd or apgd"
                 )
-            key = (subject.architecture, subject.dataset.task, wanted)
+            names = subject.dataset.class_names
+            key = (subject.architecture, subject.dataset.task, wanted, names)
             if key not in made:
                 made[key] = attack_factory(
-                    subject.apply, subject.dataset.task, wanted, config.gradient_dtype
+                    subject.apply, subject.dataset.task, wanted, config.gradient_dtype, names
                 )
             spec = made[key](subject.variables).spec
             whole = wanted.name == AUTOATTACK
@@ -151,24 +164,42 @@ def precision_of(config: EvaluateConfig | SweepConfig) -> dict[str, str]:
 
 
 def attack_factory(
-    apply: Any, task: str, config: AttackConfig, gradient_dtype: str = "float32"
+    apply: Any,
+    task: str,
+    config: AttackConfig,
+    gradient_dtype: str = "float32",
+    names: Sequence[str] = (),
 ) -> MakeAttack:
-    """Return `variables -> Attack` for a task; keep the callable, it is the key of its program."""
+    """Return `variables -> Attack` for a task; keep the callable, it is the key of its program.
+
+    Raises:
+      ValueError: the task has no such loss, criterion or goal, or no such class.
+    """
     # of a cascade, what judges its images and those before any attack
     name = "pgd" if config.name == AUTOATTACK else config.name
-    loss = losses.cross_entropy if task == "single" else losses.binary_cross_entropy
-    if task == "single" and name in ("simba", "square"):
+    about = get_task(task)
+    loss = _chosen("loss", config.loss, about.loss, about.losses)
+    if task == "single" and name in ("simba", "square") and config.loss is None:
         # as published; the margin does not saturate where a search has nothing else to go by
         loss = losses.cw_margin
-    criterion = criteria.misclassified if task == "single" else criteria.any_flipped
+    criterion = _chosen("criterion", config.criterion, about.criterion, about.criteria)
+    aim: dict[str, Any] = {"loss": loss, "criterion": criterion}
+    if config.goal is not None:
+        if config.criterion is not None:
+            raise ValueError("goal: says what counts as reached; leave criterion out")
+        wanted = goal(about, config.goal, names)
+        aim = {
+            "loss": lambda output, target: loss(output, wanted(target)),
+            "criterion": lambda output, target: criteria.targeted_default(output, wanted(target)),
+            "targeted": True,
+        }
     ball = threat.by_name(config.norm)
     low = None if gradient_dtype == "float32" else models.in_precision(apply, gradient_dtype)
 
     def make_attack(variables: PyTree) -> Attack:
         objective = attacks.from_logits(
             lambda x: apply(variables, x),
-            loss=loss,
-            criterion=criterion,
+            **aim,
             gradient_fn=None if low is None else lambda x: low(variables, x),
         )
         return attacks.by_name(
@@ -176,3 +207,12 @@ def attack_factory(
         )
 
     return make_attack
+
+
+def _chosen(what: str, name: str | None, default: Any, known: Mapping[str, Any]) -> Any:
+    """Return what an attack names of the table of its task."""
+    if name is None:
+        return default
+    if name not in known:
+        raise ValueError(f"{what}: unknown {name!r} for this data; use {', '.join(known)}")
+    return known[name]

@@ -186,7 +186,7 @@ def _clean(config: SweepConfig, rows: Store, job: Job) -> Clean:
         # named by its images, since shards are put together
         first = int(np.asarray(subject.split.ids).min())
         rows.write(columns, f"{subject.name}/none/{first}-{len(subject.split)}")
-    return Clean(columns["wrong_when_clean"], columns["probabilities"], columns["loss"])
+    return Clean(*(columns[name] for name in ("wrong_when_clean", *Clean._fields[1:])))
 
 
 def _sweep_cells(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from advjax import training
 from advjax.cli import _runtime
+from advjax.cli._many import expand, split_lists
 from advjax.cli._parse import parse
 from advjax.config import TrainConfig
 
@@ -13,16 +14,23 @@ DESCRIPTION = """Train a classifier, plainly or adversarially.
 
 Writes OUT/config.json, OUT/metrics.jsonl and OUT/checkpoints/ (the newest two and the best by
 the validation split). A killed run goes on with the same command and ends with the same
-parameters; a finished one says so."""
+parameters; a finished one says so.
+
+Several runs train together, in one program, where a list is given: --seeds 0..3 (or 0,2,5), and
+with a comma --optimizer.learning-rate 0.1,0.05, --eps 2/255,4/255, --beta 1,6. Every combination is
+an ordinary run in a folder of its own: OUT/seed-0, OUT/eps-0.01569-seed-0, ..."""
 
 
 def train(argv: list[str]) -> None:
     """Run `advjax train`."""
+    argv, lists = split_lists(argv)
     config = parse(TrainConfig, argv, command="train", description=DESCRIPTION)
     _say_folder(argv, config)
     _runtime.prepare(config.devices)
-    result = training.train(config)
-    print(f"next: advjax evaluate --runs {result.run_dir} --out {result.run_dir}-robustness")
+    together = expand(config, lists)
+    results = training.train_many(together) if lists else [training.train(config)]
+    folders = " ".join(str(result.run_dir) for result in results)
+    print(f"next: advjax evaluate --runs {folders} --out {config.out}-robustness")
 
 
 def _say_folder(argv: list[str], config: TrainConfig) -> None:

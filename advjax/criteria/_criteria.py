@@ -1,9 +1,12 @@
-"""Success of single-label and multi-label classification."""
+"""Success of single-label and multi-label classification, and the default of every task."""
+
+import dataclasses
 
 import chex
 import jax.numpy as jnp
 
-from advjax.types import Array
+from advjax.criteria._segmentation import dice_below, mask_reached
+from advjax.types import Array, CriterionFn, Output, Target
 
 _SHAPES = (
     "one example needs logits [C] and an integer label []: pass y as [B], not [B, 1] or one-hot, "
@@ -86,21 +89,62 @@ def labels_reached(logits: Array, labels: Array) -> Array:
     return jnp.all(jnp.isfinite(logits)) & jnp.any(known) & jnp.all(agree)
 
 
-def default(output: Array, target: Array) -> Array:
-    """Untargeted success by the rank of the target: `misclassified`, or `any_flipped`."""
-    single = _rank(target) == 0
-    return misclassified(output, target) if single else any_flipped(output, target)
+@dataclasses.dataclass(frozen=True)
+class _Flipped:
+    at_least: int
+
+    def __call__(self, logits: Array, labels: Array) -> Array:
+        against, _, _ = _disagree(logits, labels)
+        return jnp.all(jnp.isfinite(logits)) & (jnp.sum(against) >= self.at_least)
 
 
-def targeted_default(output: Array, target: Array) -> Array:
-    """Targeted success by the rank of the target: `reached`, or `labels_reached`."""
-    return reached(output, target) if _rank(target) == 0 else labels_reached(output, target)
+def flipped(at_least: int = 1) -> CriterionFn:
+    """Success: so many known labels are predicted wrongly (multi-label, untargeted).
+
+    With 1 it is `any_flipped`. An example with fewer known labels is never a success. Two criteria
+    of one number are equal.
+
+    Args:
+      at_least: number of labels, 1 or more.
+
+    Raises:
+      ValueError: `at_least` is below 1.
+    """
+    if at_least < 1:
+        raise ValueError(f"flipped: at_least must be 1 or more, got {at_least}")
+    return _Flipped(int(at_least))
 
 
-def _rank(target: Array) -> int:
-    if not hasattr(target, "ndim"):
+def default(output: Output, target: Target) -> Array:
+    """Untargeted success by the rank of the target.
+
+    `misclassified` for a label `[]`, `any_flipped` for labels `[K]`, `dice_below(0.5)` for a mask
+    `[H, W]` and logits `[H, W, K]`.
+
+    Raises:
+      ValueError: the target is another one.
+    """
+    return _by_rank(output, target, (misclassified, any_flipped, dice_below()))
+
+
+def targeted_default(output: Output, target: Target) -> Array:
+    """Targeted success by the rank of the target.
+
+    `reached` for a label `[]`, `labels_reached` for labels `[K]`, `mask_reached(0.9)` for a mask
+    `[H, W]` and logits `[H, W, K]`.
+
+    Raises:
+      ValueError: the target is another one.
+    """
+    return _by_rank(output, target, (reached, labels_reached, mask_reached()))
+
+
+def _by_rank(output: Output, target: Target, known: tuple[CriterionFn, ...]) -> Array:
+    rank = getattr(target, "ndim", -1)
+    # boxes have the rank of a mask; their output is no array
+    if rank not in (0, 1, 2) or not hasattr(output, "ndim"):
         raise ValueError(
-            "criterion: the default knows labels [B] and multi-hot labels [B, K] only; say what "
-            "counts as success for other targets: from_logits(..., criterion=...)"
+            "criterion: the default knows labels [B], multi-hot labels [B, K] and masks [B, H, W] "
+            "only; say what counts as success for others: from_logits(..., criterion=...)"
         )
-    return target.ndim
+    return known[rank](output, target)

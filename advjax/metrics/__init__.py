@@ -24,6 +24,7 @@ from advjax.metrics._fooling import (
     label_flip_probability,
     target_rate,
 )
+from advjax.metrics._labels import co_occurrence, label_correlation, paired_correlation
 from advjax.metrics._ranking import auroc, questions, weighted_auroc
 from advjax.metrics._robustness import (
     Norms,
@@ -35,6 +36,17 @@ from advjax.metrics._robustness import (
     norm_summary,
     perturbation_norms,
     robust_accuracy,
+)
+from advjax.metrics._segmentation import (
+    class_pixel_accuracy,
+    dice,
+    image_dice,
+    image_iou,
+    image_pixel_accuracy,
+    iou,
+    mean_iou,
+    overlap,
+    pixel_accuracy,
 )
 from advjax.metrics._streaming import (
     Streaming,
@@ -59,18 +71,30 @@ __all__ = [
     "bootstrap",
     "broken_alone",
     "broken_up_to",
+    "class_pixel_accuracy",
+    "co_occurrence",
     "confidence",
     "confusion_matrix",
     "correct",
+    "dice",
     "expected_calibration_error",
     "flip_probability",
     "fooling_rate",
+    "image_dice",
+    "image_iou",
+    "image_pixel_accuracy",
+    "iou",
     "label_accuracy",
+    "label_correlation",
     "label_flip_probability",
     "mean_confidence",
+    "mean_iou",
     "minimal_budget",
     "norm_summary",
+    "overlap",
+    "paired_correlation",
     "perturbation_norms",
+    "pixel_accuracy",
     "predicted",
     "proportion_interval",
     "quadratic_kappa",

@@ -134,7 +134,7 @@ def _row_exact_conv(x: Array, w: Array, geometry: Geometry) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x: Array, w: Array, geometry: Geometry) -> Array:
+def conv_rule(x: Array, w: Array, geometry: Geometry) -> Array:
     if not geometry.row_exact:
         return _plain_conv(x, w, geometry)
     # merged, a vmapped batch of single images is padded once and not image by image
@@ -142,7 +142,7 @@ def _conv(x: Array, w: Array, geometry: Geometry) -> Array:
 
 
 def _conv_fwd(x: Array, w: Array, geometry: Geometry) -> tuple[Array, tuple[Array, Array]]:
-    return _conv(x, w, geometry), (x, w)
+    return conv_rule(x, w, geometry), (x, w)
 
 
 def _conv_bwd(geometry: Geometry, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
@@ -160,14 +160,14 @@ def _conv_bwd(geometry: Geometry, saved: tuple[Array, Array], g: Array) -> tuple
         pads_x.append((reach - 1 - low, reach - 1 - high))
         pads_w.append((low, high))
     for_x = Geometry(lhs_dilation, tuple(pads_x), strides, rhs_dilation, precision)
-    dx = _conv(g, lax.rev(w, (0, 1)).swapaxes(2, 3), for_x)
+    dx = conv_rule(g, lax.rev(w, (0, 1)).swapaxes(2, 3), for_x)
     # Here the rows are channels and the sum runs over the batch.
     for_w = Geometry(rhs_dilation, tuple(pads_w), lhs_dilation, strides, precision, False)
-    dw = _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), for_w)
+    dw = conv_rule(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), for_w)
     return dx, dw.transpose(1, 2, 0, 3)
 
 
-_conv.defvjp(_conv_fwd, _conv_bwd)
+conv_rule.defvjp(_conv_fwd, _conv_bwd)
 
 
 def _is_nhwc(lhs: Array, rhs: Array, numbers: Any) -> bool:
@@ -256,7 +256,7 @@ def conv(
     # sums the gradient of replicated weights, and vanishes where nobody asks for it.
     axes = mesh.varying_axes(lhs) | mesh.varying_axes(rhs)
     lhs, rhs = mesh.vary(lhs, axes), mesh.vary(rhs, axes)
-    return _conv(lhs, rhs, Geometry(strides, pads, (1, 1), dilation, precision))
+    return conv_rule(lhs, rhs, Geometry(strides, pads, (1, 1), dilation, precision))
 
 
 def _tap(x: Array, axis: int, start: int, size: int, stride: int) -> Array:

@@ -10,8 +10,6 @@ from advjax.models import _base, _layers, _ops
 
 Array = jax.Array
 
-STEMS = ("cifar", "imagenet")
-
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions around a shortcut (ResNet-18 and 34)."""
@@ -102,8 +100,7 @@ def _resnet(
 ) -> _base.Model:
     _layers.check_sizes(name, num_classes=num_classes, width=width)
     stem = options["stem"]
-    if stem not in STEMS:
-        raise ValueError(f"{name}: stem {stem!r} is unknown; known: {', '.join(STEMS)}")
+    _layers.check_choices(name, stem)
     mean, std = _layers.moments(options["mean"], options["std"])
     module = ResNet(num_classes, block, tuple(depths), width, stem, mean, std, options["axis_name"])
     return _layers.zoo_model(name, module)

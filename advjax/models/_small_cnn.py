@@ -25,11 +25,7 @@ class SmallCNN(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         """Map `[B, H, W, C]` images in [0, 1] to `[B, num_classes]` logits."""
         _base.check_images(x, "small_cnn")
-        if min(x.shape[1:3]) < SMALLEST:
-            raise ValueError(
-                f"small_cnn: images of {x.shape[1]}x{x.shape[2]} are too small; it needs at least "
-                f"{SMALLEST}x{SMALLEST}, so resize them"
-            )
+        _layers.check_smallest("small_cnn", x, SMALLEST)
         norm = _layers.batch_norm(train, self.axis_name)
         x = _layers.normalise(x, self.mean, self.std)
         for layer in range(4):

@@ -174,6 +174,8 @@ def _section(
         for which in _statistics.OUTPUTS
         if (table := _tables.output_table(found, results, norm, which)) is not None
     ]
+    if (table := _tables.mask_table(found, norm)) is not None:
+        outputs.insert(1, table)
     figures = ["robust", "alone"]
     if found.multi:
         figures = ["decisions-robust", "decisions-alone", *figures]

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from advjax import metrics
-from advjax.report._format import budget, percent
+from advjax.report import _masks
+from advjax.report._format import budget, number, percent
 from advjax.report._results import Array, Results
 from advjax.store import Panel
 
@@ -24,6 +25,7 @@ class Card(NamedTuple):
       clean: data URI.
       perturbation: data URI.
       adversarial: data URI.
+      mask: data URI of the clean image with its true mask; empty where there is none.
       truth: true label or findings.
       before: what the model says of the clean image, with its probability.
       after: what it says of the adversarial one.
@@ -35,6 +37,7 @@ class Card(NamedTuple):
     clean: str
     perturbation: str
     adversarial: str
+    mask: str
     truth: str
     before: str
     after: str
@@ -134,13 +137,14 @@ def _sheet(results: Results, panel: Panel, shown: int) -> Sheet:
     cards = []
     for index in range(min(shown, len(panel.clean))):
         clean, adv = panel.clean[index], panel.adv[index]
-        target = panel.target[index]
+        target, masks = panel.target[index], panel.clean_mask
         cards.append(
             Card(
                 example_id=int(panel.example_id[index]),
-                clean=data_uri(png(clean)),
+                clean=data_uri(png(_drawn(clean, panel.clean_mask, index))),
                 perturbation=data_uri(png(0.5 + gain * (adv - clean))),
-                adversarial=data_uri(png(adv)),
+                adversarial=data_uri(png(_drawn(adv, panel.adv_mask, index))),
+                mask="" if masks is None else data_uri(png(_masks.outlined(clean, target))),
                 truth=_truth(target, panel.class_names),
                 before=_said(panel.clean_probabilities[index], target, panel.class_names),
                 after=_said(panel.adv_probabilities[index], target, panel.class_names),
@@ -159,6 +163,11 @@ def _sheet(results: Results, panel: Panel, shown: int) -> Sheet:
         shrunk=max(height, width) > _LARGEST,
         size=(height, width),
     )
+
+
+def _drawn(image: Array, masks: Array | None, index: int) -> Array:
+    """Return an image, with the outlines of a segmenter's mask where there is one."""
+    return image if masks is None else _masks.outlined(image, masks[index])
 
 
 def _success(results: Results, panel: Panel) -> Array:
@@ -189,6 +198,8 @@ def _wrong(probabilities: Array, target: Array) -> bool:
         return True
     if target.ndim == 0:
         return bool(probabilities.argmax() != target)
+    if target.ndim == 2:
+        return bool(_masks.figures(probabilities[None])["dice"][0] < 0.5)
     return bool((((probabilities > 0.5) != (target > 0)) & (target >= 0)).any())
 
 
@@ -196,6 +207,9 @@ def _truth(target: Array, names: tuple[str, ...]) -> str:
     """Write the true label, or the findings."""
     if target.ndim == 0:
         return names[int(target)]
+    if target.ndim == 2:
+        held = [name for k, name in enumerate(names) if k and (target == k).any()]
+        return ", ".join(held) or "nothing but background"
     present = [name for name, flag in zip(names, target, strict=True) if flag > 0]
     return ", ".join(present) or "no finding"
 
@@ -207,6 +221,8 @@ def _said(probabilities: Array, target: Array, names: tuple[str, ...]) -> str:
     if target.ndim == 0:
         best = int(probabilities.argmax())
         return f"{names[best]}, {percent(float(probabilities[best]))}"
+    if target.ndim == 2:
+        return f"Dice {number(float(_masks.figures(probabilities[None])['dice'][0]))}"
     found = [
         f"{name} {percent(float(p))}"
         for name, p in zip(names, probabilities, strict=True)

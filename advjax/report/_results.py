@@ -67,9 +67,11 @@ class Group(NamedTuple):
     Attributes:
       data: name of the data set.
       ids: `[N]` int64, increasing.
-      target: `[N]` classes, or `[N, K]` multi-hot (negative: unknown).
+      target: `[N]` classes; `[N, K]` multi-hot (negative: unknown); of masks which classes they
+        hold, `[N, K]`.
       class_names: `[C]`.
       models: the models.
+      task: `"single"`, `"multi"` or `"segmentation"`.
     """
 
     data: str
@@ -77,6 +79,17 @@ class Group(NamedTuple):
     target: Array
     class_names: tuple[str, ...]
     models: list[ModelRows]
+    task: str
+
+    @property
+    def multi(self) -> bool:
+        """Whether an image may have several findings."""
+        return self.task == "multi"
+
+    @property
+    def masks(self) -> bool:
+        """Whether every pixel has a class; outputs are pixels `[3 K]` then, see `tasks`."""
+        return self.task == "segmentation"
 
 
 class Results(NamedTuple):
@@ -143,7 +156,10 @@ def _group(
     ids = _common_ids(data, raw, notes)
     # manifests of before tell one task and one list of names for all data sets
     about = (extra.get("data") or {}).get(data) or extra
-    target = _target(raw[names[0]], ids, str(about.get("task", "")))
+    task = str(about.get("task", ""))
+    target = _target(raw[names[0]], ids, task)
+    # manifests of before do not tell it
+    task = task or ("multi" if target.ndim == 2 else "single")
     models = [_model(data, name, raw[name], ids, notes) for name in names]
     widths = {
         cell.probabilities.shape[2]
@@ -154,12 +170,14 @@ def _group(
     if len(widths) > 1:
         raise ValueError(f"{data}: rows hold outputs of {sorted(widths)} classes; evaluate again")
     count = widths.pop() if widths else int(target.max()) + 1
+    if task == "segmentation":
+        count = target.shape[1]
     class_names = tuple(str(name) for name in about.get("class_names") or ())
     if len(class_names) != count:
         if class_names:
             notes.append(f"{len(class_names)} class names for {count} classes: numbers are shown.")
         class_names = tuple(f"class {index}" for index in range(count))
-    return Group(data, ids, target, class_names, models)
+    return Group(data, ids, target, class_names, models, task)
 
 
 def _read(store: Store, data: str, model: str) -> dict[str, dict[str, Array]]:
@@ -198,7 +216,8 @@ def _target(by_attack: dict[str, dict[str, Array]], ids: Array, task: str) -> Ar
     )
     target = np.concatenate([part["target"] for part in parts])
     found = target[index[np.searchsorted(unique, ids)]].astype(np.int64)
-    return found[:, 0] if found.shape[1] == 1 and task != "multi" else found
+    flat = found.shape[1] == 1 and task not in ("multi", "segmentation")
+    return found[:, 0] if flat else found
 
 
 def _model(

@@ -12,10 +12,10 @@ import numpy as np
 
 from advjax import metrics
 from advjax.metrics import Interval
-from advjax.report import _decisions
+from advjax.report import _decisions, _masks
 from advjax.report._results import Array, Cell, Group, ModelRows, Results
 
-OUTPUTS = ("auroc", "sensitivity", "specificity", "confidence", "linf", "l2")
+OUTPUTS = ("dice", "iou", "auroc", "sensitivity", "specificity", "confidence", "linf", "l2")
 
 
 class Series(NamedTuple):
@@ -87,7 +87,7 @@ class Statistics(NamedTuple):
     @property
     def multi(self) -> bool:
         """Whether an image may have several findings."""
-        return self.group.target.ndim == 2
+        return self.group.multi
 
     @property
     def leading(self) -> Sequence[Series]:
@@ -139,15 +139,13 @@ def _compute(group: Group, norms: dict[str, str], num: int, seed: int) -> Statis
     plan = _Plan(group.ids.size, num, seed)
     budgets = _budgets(group, norms)
     chosen = {norm: choose(eps) for norm, eps in budgets.items()}
-    multi = group.target.ndim == 2
+    multi = group.multi
     cases = [(model, norm, eps) for model in group.models for norm, eps in budgets.items()]
     curves = [c for m, n, e in cases for c in _curves(m, n, e, norms, *_flags(m))]
     decided = [
-        c
-        for m, n, e in cases
-        if multi
+        c for m, n, e in cases if multi
         for c in _curves(m, n, e, norms, *_decisions.flags(group, m))
-    ]
+    ]  # fmt: skip
 
     def over_decisions(values: Array) -> Callable[[Array], Array]:
         return _decisions.share(values, group.target)
@@ -273,12 +271,15 @@ def _curves(
 def _outputs(plan: _Plan, group: Group, cell: Cell, index: Array) -> dict[str, int]:
     """Register the output metrics of one model under one attack."""
     asked: dict[str, list[Callable[[Array], Array]]] = {name: [] for name in OUTPUTS}
-    multi = group.target.ndim == 2
+    multi = group.multi
     for row in index:
         probabilities = cell.probabilities[row]
+        if group.masks and probabilities.shape[1]:
+            for name, value in _masks.figures(probabilities).items():
+                asked[name].append(_mean(np.nan_to_num(value), np.isfinite(value)))
         known = np.isfinite(probabilities).all(1)
         filled = np.where(known[:, None], probabilities, 0.0)
-        if probabilities.shape[1] >= (1 if multi else 2):
+        if not group.masks and probabilities.shape[1] >= (1 if multi else 2):
             scores, _, positive, labelled = metrics.questions(filled, group.target)
             part = labelled & known
             said = (
@@ -384,7 +385,7 @@ def _undefined(group: Group) -> dict[str, tuple[str, ...]]:
     """Name the classes for which a metric does not exist on these examples."""
     names = group.class_names
     width = len(names)
-    if group.target.ndim == 1 and width < 2:
+    if group.masks or (group.target.ndim == 1 and width < 2):
         return {}
     blank = np.zeros((group.ids.size, width))
     rates = metrics.sensitivity_specificity(

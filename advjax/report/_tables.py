@@ -7,7 +7,7 @@ import numpy as np
 
 from advjax import metrics
 from advjax.metrics import Interval
-from advjax.report import _format
+from advjax.report import _format, _masks
 from advjax.report._results import CLEAN, ModelRows, Results
 from advjax.report._statistics import Output, Series, Statistics
 
@@ -142,6 +142,11 @@ def glance_table(statistics: Statistics, norm: str) -> Table | None:
 
 
 _OUTPUT_TITLES = {
+    "dice": (
+        "Dice",
+        "Mean over images of the mean over classes, background and absent ones left out.",
+    ),
+    "iou": ("Intersection over union", "Averaged as Dice is."),
     "auroc": ("AUROC", "Area under the ROC curve of the outputs for the attacked images."),
     "sensitivity": ("Sensitivity", "Share of the positives that are found."),
     "specificity": ("Specificity", "Share of the negatives that are cleared."),
@@ -154,6 +159,8 @@ _OUTPUT_TITLES = {
 }
 
 _WRITERS: dict[str, tuple[Callable[[float], str], Callable[[float, float], str]]] = {
+    "dice": (_format.number, _format.number_range),
+    "iou": (_format.number, _format.number_range),
     "auroc": (_format.number, _format.number_range),
     "sensitivity": (_format.percent, _format.percent_range),
     "specificity": (_format.percent, _format.percent_range),
@@ -190,11 +197,17 @@ def output_table(statistics: Statistics, results: Results, norm: str, which: str
 
 
 def class_table(statistics: Statistics, norm: str) -> Table:
-    """Robust accuracy per class or finding, all attacks of the norm together."""
+    """Robust accuracy per class or finding, all attacks of the norm together.
+
+    Of masks, whether the whole image stood, per class that it holds.
+    """
     group, shown, multi = statistics.group, statistics.chosen[norm], statistics.multi
     names = list(group.class_names)
     # which images take part, and how they are told apart
-    part = group.target.T >= 0 if multi else group.target == np.arange(len(names))[:, None]
+    if group.masks or multi:
+        part = group.target.T >= 0 if multi else group.target.T > 0
+    else:
+        part = group.target == np.arange(len(names))[:, None]
     counts = [
         f"{(group.target[:, k] > 0).sum()} of {inside.sum()}" if multi else f"{inside.sum()}"
         for k, inside in enumerate(part)
@@ -222,6 +235,8 @@ def class_table(statistics: Statistics, norm: str) -> Table:
         else "Share of the images of the class (their number in brackets) that no attack broke up "
         "to the budget."
     )
+    if group.masks:
+        note = note.replace("of the class", "whose mask holds the class")
     word = "findings" if multi else "classes"
     if len(names) > MOST_CLASSES:
         note += f" The {MOST_CLASSES} weakest of {len(names)} {word} of each model are shown."
@@ -232,6 +247,28 @@ def class_table(statistics: Statistics, norm: str) -> Table:
     kind = "finding" if multi else "class"
     title = f"Robust accuracy per {kind}"
     return Table("class", title, note, columns, rows, True, kind.capitalize())
+
+
+def mask_table(statistics: Statistics, norm: str) -> Table | None:
+    """Dice of each class, each attack and budget alone; None without masks."""
+    group, shown = statistics.group, statistics.chosen[norm]
+    if not group.masks:
+        return None
+    attacks = {s.attack for s in statistics.series if s.norm == norm}
+    rows = [
+        Row(
+            model, f"{attack}, {name}",
+            [
+                Entry(_format.number(float(v)), value=float(v), eps=float(eps))
+                for v, eps in zip(column, shown, strict=True)
+            ],
+        )
+        for model, attack, dice in _masks.dice_by_class(group, shown, attacks)
+        for name, column in zip(group.class_names, dice.T, strict=True)
+    ]  # fmt: skip
+    note = "Over the pixels of all images together. A class without a pixel has no Dice."
+    columns = [_format.budget(eps, norm) for eps in shown]
+    return Table("mask", "Dice per class", note, columns, rows, False, "Attack and class")
 
 
 def cost_table(results: Results, models: Sequence[ModelRows]) -> Table:

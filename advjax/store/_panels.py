@@ -10,6 +10,7 @@ import numpy as np
 
 from advjax.store._files import file_name, remove_stale, write_atomic
 
+_MASKS = ("clean_mask", "adv_mask")
 _ARRAYS = ("clean", "adv", "target", "clean_probabilities", "adv_probabilities", "example_id")
 
 
@@ -27,6 +28,9 @@ class Panel(NamedTuple):
       adv_probabilities: `[k, C]`.
       example_id: `[k]` int64.
       class_names: `[C]`.
+      clean_mask: `[k, H, W]`, what a segmenter says of the clean images; None for other tasks,
+        whose targets are not masks. `probabilities` are pixels by class then, see the rows.
+      adv_mask: `[k, H, W]`, of the attacked images.
     """
 
     model: str
@@ -39,6 +43,8 @@ class Panel(NamedTuple):
     adv_probabilities: np.ndarray
     example_id: np.ndarray
     class_names: tuple[str, ...]
+    clean_mask: np.ndarray | None = None
+    adv_mask: np.ndarray | None = None
 
 
 def write_panel(
@@ -54,6 +60,8 @@ def write_panel(
     adv_probabilities: Any,
     example_id: Any,
     class_names: Sequence[str],
+    clean_mask: Any = None,
+    adv_mask: Any = None,
 ) -> Path:
     """Write `FOLDER/panels/*.npz` atomically; the arguments are the fields of `Panel`.
 
@@ -64,11 +72,12 @@ def write_panel(
       eps: budget in pixel units.
       clean: `[k, H, W, C]` in [0, 1].
       adv: `[k, H, W, C]`.
-      target: `[k]` or `[k, K]`.
-      clean_probabilities: `[k, C]`.
-      adv_probabilities: `[k, C]`.
+      target: `[k]`, `[k, K]`, or masks `[k, H, W]`.
+      clean_probabilities: `[k, C]`; with masks `[k, 3 C]`.
+      adv_probabilities: as clean_probabilities.
       example_id: `[k]`, as in the rows.
       class_names: `[C]`.
+      clean_mask: `[k, H, W]` with masks; adv_mask: too.
 
     Returns:
       The path. A panel of the same (model, attack, eps) is replaced.
@@ -85,6 +94,9 @@ def write_panel(
         "adv_probabilities": np.asarray(adv_probabilities, np.float32),
         "example_id": np.asarray(example_id, np.int64),
     }
+    if clean_mask is not None:
+        arrays["clean_mask"] = np.asarray(clean_mask, np.uint8)
+        arrays["adv_mask"] = np.asarray(adv_mask, np.uint8)
     _check(arrays, len(class_names))
     buffer = io.BytesIO()
     named: dict[str, np.ndarray] = {
@@ -120,7 +132,7 @@ def _read(path: Path) -> Panel:
                 attack=str(found["attack"]),
                 eps=float(found["eps"]),
                 class_names=tuple(str(name) for name in found["class_names"]),
-                **{name: found[name] for name in _ARRAYS},
+                **{name: found[name] for name in (*_ARRAYS, *_MASKS) if name in found},
             )
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile):
         raise ValueError(
@@ -135,13 +147,21 @@ def _check(arrays: dict[str, np.ndarray], num_classes: int) -> None:
         raise ValueError(
             f"panel: clean and adv must both be [k, H, W, C], got {shape} and {arrays['adv'].shape}"
         )
+    masks = "clean_mask" in arrays
+    for name in _MASKS if masks else ():
+        if arrays[name].shape != shape[:3]:
+            raise ValueError(f"panel: {name} must be [k, H, W], got {arrays[name].shape}")
+    width = 3 * num_classes if masks else num_classes
     for name in ("clean_probabilities", "adv_probabilities"):
-        if arrays[name].shape != (shape[0], num_classes):
+        if arrays[name].shape != (shape[0], width):
             raise ValueError(
-                f"panel: {name} must be [{shape[0]}, {num_classes}] (one column per class name), "
+                f"panel: {name} must be [{shape[0]}, {width}] (one column per class name), "
                 f"got {arrays[name].shape}"
             )
-    if arrays["target"].shape not in ((shape[0],), (shape[0], num_classes)):
-        raise ValueError(f"panel: target must be [k] or [k, K], got {arrays['target'].shape}")
+    known = (shape[:3],) if masks else ((shape[0],), (shape[0], num_classes))
+    if arrays["target"].shape not in known:
+        raise ValueError(
+            f"panel: target must be [k], [k, K] or masks [k, H, W], got {arrays['target'].shape}"
+        )
     if arrays["example_id"].shape != shape[:1]:
         raise ValueError(f"panel: example_id must be [k], got {arrays['example_id'].shape}")

@@ -3,6 +3,10 @@
     result = training.train(TrainConfig(out="runs/a", method="pgd", eps=4 / 255))
     model, variables, config, info = training.restore_model("runs/a")
 
+Several seeds, learning rates, budgets or weights in one program:
+
+    training.train_many([dataclasses.replace(config, seed=i, out=f"runs/a/seed-{i}") for i in ...])
+
 The step alone, for programs of your own:
 
     step = jax.jit(training.make_train_step(model, method, optimizer), donate_argnums=0)
@@ -21,7 +25,8 @@ from advjax.training._gap import (
     towards,
 )
 from advjax.training._gap_loop import GapResult, load_gap, train_gap
-from advjax.training._loop import NonFiniteLossError, TrainResult, train
+from advjax.training._loop import TrainResult, train
+from advjax.training._many import train_many
 from advjax.training._optim import build_optimizer, learning_rate_at, set_learning_rate
 from advjax.training._restore import restore_model
 from advjax.training._state import (
@@ -33,6 +38,7 @@ from advjax.training._state import (
     step_key,
 )
 from advjax.training._step import make_train_step, unique_keys
+from advjax.training._sums import NonFiniteLossError
 from advjax.training._uap import UapResult, train_uap, uap_radius
 
 __all__ = [
@@ -66,6 +72,7 @@ __all__ = [
     "towards",
     "train",
     "train_gap",
+    "train_many",
     "train_uap",
     "uap_radius",
     "unique_keys",

@@ -8,14 +8,17 @@ import numpy as np
 
 from advjax import attacks, losses, models, threat
 from advjax.config import TrainConfig
-from advjax.training import methods
+from advjax.tasks import get_task
+from advjax.training import _overfitting, methods
 from advjax.training._config_io import config_from_dict, config_to_dict
 
 SELECT_BY = ("auto", "clean", "robust")
+# methods without an attack
+UNATTACKED = ("standard", "distillation", "gradient")
 
 
 def with_defaults(config: TrainConfig) -> TrainConfig:
-    """Return a config whose validation attack fits: the norm of training, no steps for FGSM.
+    """Return a config whose validation fits: the norm of training, no steps for FGSM, pixels.
 
     What was left at its default follows; what was set is kept.
     """
@@ -26,7 +29,17 @@ def with_defaults(config: TrainConfig) -> TrainConfig:
         options = inspect.signature(attacks.ATTACKS[attack.name]).parameters
         if "num_steps" not in options:
             attack = dataclasses.replace(attack, num_steps=None)
-    return dataclasses.replace(config, val_attack=attack)
+    config = dataclasses.replace(config, val_attack=attack)
+    if config.space == "normalised" and config.val_eps is None:
+        config = dataclasses.replace(config, val_eps=pixel_eps(config))
+    return config
+
+
+def pixel_eps(config: TrainConfig) -> float:
+    """Return the budget of training in pixel units, of the channel that may move furthest."""
+    if config.space != "normalised":
+        return config.eps
+    return float(config.eps * np.max(config.model.std))
 
 
 def check_config(config: TrainConfig) -> None:
@@ -52,6 +65,11 @@ def check_config(config: TrainConfig) -> None:
     if config.select_by not in SELECT_BY:
         raise ValueError(
             f"select_by: unknown {config.select_by!r}; use one of {', '.join(SELECT_BY)}"
+        )
+    if config.on_overfitting not in _overfitting.POLICIES:
+        raise ValueError(
+            f"on_overfitting: unknown {config.on_overfitting!r}; use one of "
+            f"{', '.join(_overfitting.POLICIES)}"
         )
     # building them is cheap, and says what is unknown before any data is loaded
     methods.build(config, "single")
@@ -91,20 +109,17 @@ def _check_validation(config: TrainConfig) -> None:
 def selects_robust(config: TrainConfig) -> bool:
     """Whether the robust score of the validation split picks the best checkpoint."""
     if config.select_by == "auto":
-        return config.method != "standard"
+        return config.method not in UNATTACKED
     return config.select_by == "robust"
 
 
 def score_name(config: TrainConfig, task: str) -> str:
     """Return the record that picks the best checkpoint, for instance `val_accuracy`.
 
-    Mean AUROC for several labels; balanced accuracy where sampling is balanced; else accuracy.
+    Mean AUROC for several labels, Dice for masks; balanced accuracy where sampling is balanced;
+    else accuracy.
     """
-    kind = "accuracy"
-    if task == "multi":
-        kind = "auroc"
-    elif config.balanced:
-        kind = "balanced_accuracy"
+    kind = "balanced_accuracy" if config.balanced else get_task(task).score
     return f"robust_{kind}" if selects_robust(config) else f"val_{kind}"
 
 
@@ -131,6 +146,8 @@ def check_splits(config: TrainConfig, task: str, sizes: dict[str, int], num_clas
             f"batch_size: {config.batch_size} is more than the {sizes['train']} training images; "
             f"use at most {sizes['train']}"
         )
+    if task == "detection":
+        raise ValueError("data.task: detectors are not trained by this command yet")
     if config.balanced and task != "single":
         raise ValueError("balanced: class-balanced sampling needs single-label data; leave it off")
 

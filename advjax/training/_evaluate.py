@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import attacks, data, metrics, threat
+from advjax import attacks, data, threat
 from advjax.config import AttackConfig
 from advjax.data import Split
 from advjax.models import Model
 from advjax.random import example_keys
-from advjax.training.methods import get_task
+from advjax.tasks import get_task
 from advjax.types import Array, Batch
 
 Place = Callable[[Batch], Batch]
@@ -39,16 +39,19 @@ def _attack(
     apply: Callable[..., Array], config: AttackConfig, norm: str, task: str
 ) -> Callable[..., Array]:
     """Jit `(variables, batch, key, eps) -> x_adv [B, H, W, C]`; eps is traced."""
-    ball = {"linf": threat.linf, "l2": threat.l2}[norm]()
-    loss = get_task(task).loss
+    ball, about = threat.by_name(norm), get_task(task)
+    # scores of findings and masks fall on after the first decision is broken
+    stop = "success" if task == "single" else "budget"
 
     def attacked(variables: Any, batch: Batch, key: Array, eps: Array) -> Array:
-        objective = attacks.from_logits(lambda x: apply(variables, x), loss=loss)
+        objective = attacks.from_logits(
+            lambda x: apply(variables, x), loss=about.loss, criterion=about.criterion
+        )
         attack = attacks.by_name(
             config.name, objective, ball, num_steps=config.num_steps, step_size=config.step_size
         )
         keys = example_keys(key, batch.id, attack_id=config.name)
-        return attacks.run(attack, keys, batch.image, batch.target, eps).x_adv
+        return attacks.run(attack, keys, batch.image, batch.target, eps, stop=stop).x_adv
 
     return jax.jit(attacked)
 
@@ -102,9 +105,9 @@ def predict_attacked(
       model: in evaluation mode.
       variables: of the model.
       split: of a `data.Dataset`.
-      attack: its name and numbers; it stops a row at its first success.
+      attack: its name and numbers; of single labels it stops a row at its first success.
       eps: budget in [0, 1] pixel units; traced.
-      task: `"single"` or `"multi"`.
+      task: name of the task.
       norm: `"linf"` or `"l2"`.
       batch_size: rows attacked at once.
       seed: of the random starts, which also depend on the ids of the examples.
@@ -139,42 +142,83 @@ def _over(
     return np.concatenate(rows)
 
 
-def scores(logits: np.ndarray, targets: np.ndarray, task: str) -> dict[str, float]:
+def readouts(
+    model: Model,
+    variables: Any,
+    split: Split,
+    task: str,
+    batch_size: int = 128,
+    *,
+    place: Place = _as_it_is,
+    tick: Tick = _no_tick,
+) -> np.ndarray:
+    """Return what `scores` needs of the outputs of every example of a split, `[N, ...]`.
+
+    Args: as `predict`; `task` is the name of the task.
+    """
+    apply, read = _forward(model.apply), _read(task)
+    return _over(
+        lambda b: read(apply(variables, b.image), b.target), split, batch_size, place, tick
+    )
+
+
+def attacked_readouts(
+    model: Model,
+    variables: Any,
+    split: Split,
+    attack: AttackConfig,
+    eps: float,
+    *,
+    task: str,
+    batch_size: int = 128,
+    seed: int = 0,
+    place: Place = _as_it_is,
+    tick: Tick = _no_tick,
+) -> np.ndarray:
+    """Return what `scores` needs of the outputs of attacked images, `[N, ...]`.
+
+    Args: as `predict_attacked`; the norm is that of `attack`.
+    """
+    apply, attacked = _forward(model.apply), _attack(model.apply, attack, attack.norm, task)
+    read, key, budget = _read(task), jax.random.key(seed), jnp.float32(eps)
+
+    def outputs(batch: Batch) -> Array:
+        return read(apply(variables, attacked(variables, batch, key, budget)), batch.target)
+
+    return _over(outputs, split, batch_size, place, tick)
+
+
+@functools.lru_cache(maxsize=8)
+def _read(task: str) -> Callable[[Array, Array], Array]:
+    return jax.jit(jax.vmap(get_task(task).readout))
+
+
+def scores(outputs: np.ndarray, targets: np.ndarray, task: str) -> dict[str, float]:
     """Score outputs.
 
     Args:
-      logits: `[N, C]`.
-      targets: `[N]` labels or `[N, K]` multi-hot.
+      outputs: `[N, C]` logits, or for segmentation the pixels `[N, K, 3]` of `readouts`.
+      targets: `[N]` labels, `[N, K]` multi-hot or `[N, H, W]` masks.
       task: `"single"`: accuracy and balanced accuracy; `"multi"`: mean AUROC (labels without a
-        positive or a negative are left out of the mean) and accuracy over labels.
+        positive or a negative are left out of the mean) and accuracy over labels;
+        `"segmentation"`: Dice and IoU, means over images of the mean over classes, and accuracy
+        over pixels.
     """
-    if task == "single":
-        prediction = logits.argmax(-1)
-        count = logits.shape[-1]
-        balanced = metrics.balanced_accuracy(prediction, targets, num_classes=count)
-        return {
-            "accuracy": metrics.accuracy(prediction, targets),
-            "balanced_accuracy": float(balanced.mean),
-        }
-    area = metrics.auroc(logits, targets)
-    return {
-        "auroc": float(area.mean),
-        "accuracy": metrics.label_accuracy((logits > 0).astype(np.int64), targets),
-    }
+    return get_task(task).scores(outputs, targets)
 
 
 def robust_scores(
     clean: np.ndarray, attacked: np.ndarray, targets: np.ndarray, task: str
 ) -> dict[str, float]:
-    """Score attacked outputs, an example that is wrong when clean counting as broken.
+    """Score attacked outputs; of single labels, one that is wrong when clean counts as broken.
 
     Args:
-      clean: `[N, C]` logits of the clean images.
-      attacked: `[N, C]` logits of the attacked images.
-      targets: `[N]` labels or `[N, K]` multi-hot.
-      task: as for `scores`; for `"multi"` the attacked outputs are scored as they are.
+      clean: outputs of the clean images, as for `scores`.
+      attacked: those of the attacked images.
+      targets: as for `scores`.
+      task: as for `scores`; but for `"single"` the attacked outputs are scored as they are.
     """
-    if task == "multi":
+    if task != "single":
         return scores(attacked, targets, task)
     wrong = clean.argmax(-1) != targets
     return scores(np.where(wrong[:, None], clean, attacked), targets, task)

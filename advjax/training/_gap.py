@@ -9,6 +9,7 @@ import optax
 
 from advjax import attacks, random
 from advjax.models import Model
+from advjax.tasks import get_task
 from advjax.training._state import join_variables, split_variables
 from advjax.types import Array, Ball, Batch, LossFn, Output, PyTree, Target
 
@@ -16,7 +17,7 @@ ApplyFn = Callable[[PyTree, Array], Output]
 
 _INIT = random.stable_id("gap/init")
 _PATTERN = random.stable_id("gap/pattern")
-_IGNORE = 255  # the class of a pixel that counts for nothing
+_TASKS = ("single", "multi", "segmentation")  # by the rank of the target of one example
 
 
 class Goal(NamedTuple):
@@ -202,17 +203,6 @@ def generated(
 def agreement(output: Array, target: Array) -> Array:
     """Share of the decisions of ONE example that are as the target says, in [0, 1].
 
-    One class `[]`: 0 or 1. Findings `[K]`: of the known ones (not negative). Pixels `[H, W]`: of
-    those whose class is not 255. A tie is as the target says, so that no attack gains by it.
+    One class `[]`: 0 or 1. Findings `[K]`: of the known ones. Pixels `[H, W]`: but those of 255.
     """
-    if target.ndim == 1:
-        right = jnp.where(target > 0.5, output >= 0, output <= 0)
-        counts = target >= 0
-    else:
-        hot = jnp.arange(output.shape[-1]) == target[..., None]
-        own = jnp.max(jnp.where(hot, output, -jnp.inf), -1)
-        right = own >= jnp.max(output, -1)
-        counts = target != _IGNORE if target.ndim else jnp.bool_(True)
-    total = jnp.sum(counts)
-    share = jnp.sum(right & counts) / jnp.maximum(total, 1)
-    return jnp.where(total > 0, share, 1).astype(jnp.float32)
+    return get_task(_TASKS[target.ndim]).accuracy(output, target)

@@ -26,7 +26,7 @@ from advjax.training._gap import (
     init_gap,
     least_likely,
 )
-from advjax.training._loop import NonFiniteLossError
+from advjax.training._sums import NonFiniteLossError
 from advjax.types import Array, Ball, LossFn, PyTree
 
 # learning rate of Poursaeed et al. (2018) and of Xu et al. (2021)

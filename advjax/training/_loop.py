@@ -15,23 +15,27 @@ from advjax.checkpoint import Checkpoints
 from advjax.config import TrainConfig
 from advjax.data import Dataset, Split
 from advjax.models import Model
-from advjax.training import _run, _validate
+from advjax.training import _helper, _overfitting, _run, _validate
 from advjax.training._checks import (
+    UNATTACKED,
     check_config,
     check_ranking,
     check_splits,
+    pixel_eps,
     score_name,
     with_defaults,
 )
 from advjax.training._optim import build_optimizer, learning_rate_at
 from advjax.training._progress import Progress, loading
 from advjax.training._state import TrainState, eval_variables, init_state
-from advjax.training._step import make_train_step
+from advjax.training._step import AugmentPair, Step, make_train_step
+from advjax.training._sums import Sums
+from advjax.training.methods import Method
 from advjax.training.methods import build as build_method
 from advjax.types import Array
 
 # how many steps may be under way before their losses are looked at
-_LOOK_EVERY = 16
+LOOK_EVERY = 16
 
 
 class TrainResult(NamedTuple):
@@ -57,20 +61,21 @@ class TrainResult(NamedTuple):
     resumed_from: int
 
 
-class NonFiniteLossError(ValueError):
-    """The loss or the gradient became NaN or infinite."""
-
-
-class _Job(NamedTuple):
+class Job(NamedTuple):
     """What does not change while a run goes on."""
 
     config: TrainConfig
     dataset: Dataset
     model: Model
+    method: Method
+    optimizer: optax.GradientTransformation
+    pure_step: Step
     init: Callable[[], TrainState]
     step: Callable[..., tuple[TrainState, dict[str, Array]]]
     validate: Callable[..., dict[str, float]]
+    probe: Callable[[Any], dict[str, float]]
     steps_per_epoch: int
+    total_updates: int
     ticks_per_epoch: int
 
 
@@ -103,43 +108,61 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
     check_config(config)
     header = _run.existing_header(config)
     if header is not None:
-        finished = _finished(config, header["dataset"]["task"])
-        if finished is not None:
-            return finished
+        before = finished(config, header["dataset"]["task"])
+        if before is not None:
+            return before
+    if _helper.needs_training(config):
+        train(_helper.helper_config(config), progress=progress)
     dataset = data.load(config.data, progress=loading(progress))
-    sizes = {name: len(split) for name, split in dataset.splits.items()}
-    check_splits(config, dataset.task, sizes, dataset.num_classes)
-    if dataset.task == "multi":
-        check_ranking(np.asarray(dataset.splits["val"].targets))
-    job = _prepare(config, dataset)
+    check_data(config, dataset)
+    job = prepare(config, dataset)
     described = _run.describe_dataset(dataset)
     if header is None:
         _run.write_header(config, described)
     else:
         _run.check_dataset(header, described, config.out)
-    with Checkpoints(_folder(config)) as store:
+    with Checkpoints(folder_of(config)) as store:
         return _continue(job, store, progress)
 
 
-def _folder(config: TrainConfig) -> Path:
+def check_data(config: TrainConfig, dataset: Dataset) -> None:
+    """Check that there is enough to train on and to select by.
+
+    Raises:
+      ValueError: see `check_splits` and `check_ranking`.
+    """
+    sizes = {name: len(split) for name, split in dataset.splits.items()}
+    check_splits(config, dataset.task, sizes, dataset.num_classes)
+    if dataset.task == "multi":
+        check_ranking(np.asarray(dataset.splits["val"].targets))
+
+
+def folder_of(config: TrainConfig) -> Path:
     return Path(config.out) / _run.CHECKPOINTS
 
 
-def _finished(config: TrainConfig, task: str) -> TrainResult | None:
-    if not _folder(config).is_dir():
+def finished(config: TrainConfig, task: str) -> TrainResult | None:
+    if not folder_of(config).is_dir():
         return None
-    with Checkpoints(_folder(config), read_only=True) as store:
-        if store.latest_step() != config.epochs:
+    with Checkpoints(folder_of(config), read_only=True) as store:
+        last = store.latest_step()
+        if last is None:
             return None
-        result = _result(config, task, store, config.epochs)
+        stopped = _overfitting.stops(config, store.info(last).get("record", {}))
+        if last != config.epochs and not stopped:
+            return None
+        result = result_of(config, task, store, last)
+    done = f"all {last} epochs are done"
+    if stopped:
+        done = f"it stopped after epoch {last} of {config.epochs} (catastrophic overfitting)"
     print(
-        f"{config.out}: nothing to do, all {config.epochs} epochs are done (best: epoch "
-        f"{result.best_epoch}, {result.score} {result.best_score:.4f})"
+        f"{config.out}: nothing to do, {done} (best: epoch {result.best_epoch}, {result.score} "
+        f"{result.best_score:.4f})"
     )
     return result
 
 
-def _result(config: TrainConfig, task: str, store: Checkpoints, resumed: int) -> TrainResult:
+def result_of(config: TrainConfig, task: str, store: Checkpoints, resumed: int) -> TrainResult:
     best = store.best_step() or 0
     return TrainResult(
         run_dir=Path(config.out),
@@ -152,53 +175,69 @@ def _result(config: TrainConfig, task: str, store: Checkpoints, resumed: int) ->
     )
 
 
-def _prepare(config: TrainConfig, dataset: Dataset) -> _Job:
+def prepare(config: TrainConfig, dataset: Dataset, model: Model | None = None) -> Job:
     """Build model, method and optimiser, and the programs; compiles nothing yet."""
     devices = mesh.data_mesh(config.devices)
     whole, rows = mesh.replicated(devices), mesh.sharded(devices)
-    model = models.build(config.model, num_classes=dataset.num_classes)
-    method = build_method(config, dataset.task)
+    model = model or models.build(config.model, num_classes=dataset.num_classes)
+    method = build_method(config, dataset.task, _helper.make_context(config, dataset))
     steps = len(dataset.splits["train"]) // config.batch_size
-    optimizer = build_optimizer(config.optimizer, steps * config.epochs)
-    step = make_train_step(model, method, optimizer, augment=_augment(config), ema=config.ema)
+    updates = steps * config.epochs * method.replays
+    optimizer = build_optimizer(config.optimizer, updates)
+    pair = _augmentation(config, dataset.task)
+    step = make_train_step(model, method, optimizer, ema=config.ema, augment_pair=pair)
+    validate, ticks = _validate.make_validation(config, dataset, model, rows)
 
     def init() -> TrainState:
         shape = tuple(dataset.image_shape)
         return init_state(model, method, optimizer, config.seed, shape, ema=config.ema is not None)
 
-    validate, ticks = _validate.make_validation(config, dataset, model, rows)
-    return _Job(
+    return Job(
         config=config,
         dataset=dataset,
         model=model,
+        method=method,
+        optimizer=optimizer,
+        pure_step=step,
         init=jax.jit(init, out_shardings=whole),
         step=jax.jit(
             step, in_shardings=(whole, rows), out_shardings=(whole, whole), donate_argnums=0
         ),
         validate=validate,
+        probe=_overfitting.make_probe(config, dataset, model, pixel_eps(config), rows),
         steps_per_epoch=steps,
+        total_updates=updates,
         ticks_per_epoch=steps + ticks,
     )
 
 
-def _augment(config: TrainConfig) -> Callable[[Array, Array], Array] | None:
+def _augmentation(config: TrainConfig, task: str) -> AugmentPair | None:
+    """Return what changes images at random, and masks with them."""
     if config.augment == type(config.augment)():
         return None
-    return lambda keys, images: data.augment(keys, images, config.augment)
+
+    def change(keys: Array, images: Array, target: Any) -> tuple[Array, Any]:
+        if task == "segmentation":
+            return data.augment_pair(keys, images, target, config.augment)
+        return data.augment(keys, images, config.augment), target
+
+    return change
 
 
-def _continue(job: _Job, store: Checkpoints, progress: bool) -> TrainResult:
+def _continue(job: Job, store: Checkpoints, progress: bool) -> TrainResult:
     config = job.config
     done = store.latest_step() or 0
     _run.rewind_metrics(config.out, done)
-    state = _restore(job, store, done) if done else job.init()
-    print(_plan(job, state, done))
+    state = restore(job, store, done) if done else job.init()
+    print(plan(job, state, done))
     bar = Progress(job.ticks_per_epoch, config.epochs, done, show=progress)
     epoch = done
     try:
         with bar:
             for epoch in range(done + 1, config.epochs + 1):
-                state = _epoch(job, store, state, epoch, bar)
+                state, record = _epoch(job, store, state, epoch, bar)
+                if _overfitting.stops(config, record):
+                    break
     except KeyboardInterrupt:
         saved = store.latest_step() or 0
         print(
@@ -206,7 +245,7 @@ def _continue(job: _Job, store: Checkpoints, progress: bool) -> TrainResult:
             "saved, the same command goes on from there"
         )
         raise
-    result = _result(config, job.dataset.task, store, done)
+    result = result_of(config, job.dataset.task, store, done)
     print(
         f"{config.out}: done; best epoch {result.best_epoch} of {result.epochs}, "
         f"{result.score} {result.best_score:.4f}"
@@ -214,7 +253,7 @@ def _continue(job: _Job, store: Checkpoints, progress: bool) -> TrainResult:
     return result
 
 
-def _restore(job: _Job, store: Checkpoints, step: int) -> TrainState:
+def restore(job: Job, store: Checkpoints, step: int) -> TrainState:
     shapes = jax.eval_shape(job.init)
     whole = mesh.replicated(mesh.data_mesh(job.config.devices))
     shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), shapes)
@@ -234,18 +273,31 @@ def join_state(trees: dict[str, Any]) -> TrainState:
 
 
 def _epoch(
-    job: _Job, store: Checkpoints, state: TrainState, epoch: int, bar: Progress
-) -> TrainState:
+    job: Job, store: Checkpoints, state: TrainState, epoch: int, bar: Progress
+) -> tuple[TrainState, dict[str, Any]]:
     """Train one epoch, validate, write the record, then the checkpoint."""
-    config, started = job.config, time.perf_counter()
+    started = time.perf_counter()
     bar.start(epoch)
     state, sums = _train_epoch(job, state, epoch, bar)
-    trained = time.perf_counter() - started
-    rate = learning_rate_at(
-        config.optimizer, job.steps_per_epoch * config.epochs, epoch * job.steps_per_epoch - 1
-    )
-    scores = job.validate(eval_variables(state), bar.tick)
-    record = {
+    return state, close_epoch(job, store, state, epoch, sums, started, bar)
+
+
+def close_epoch(
+    job: Job,
+    store: Checkpoints,
+    state: TrainState,
+    epoch: int,
+    sums: dict[str, float],
+    started: float,
+    bar: Progress,
+) -> dict[str, Any]:
+    """Validate, write the record, then the checkpoint; return the record."""
+    config, trained = job.config, time.perf_counter() - started
+    made = job.total_updates * epoch // config.epochs
+    rate = learning_rate_at(config.optimizer, job.total_updates, made - 1)
+    variables = eval_variables(state)
+    scores = {**job.validate(variables, bar.tick), **job.probe(variables)}
+    record: dict[str, Any] = {
         "epoch": epoch,
         "step": epoch * job.steps_per_epoch,
         **{f"train_{name}": value for name, value in sums.items()},
@@ -255,39 +307,37 @@ def _epoch(
         "seconds": round(time.perf_counter() - started, 3),
     }
     name = score_name(config, job.dataset.task)
+    fall = _overfitting.fell_by(record, _run.read_metrics(config.out, epoch - 1))
+    record |= {_overfitting.ALARM: True} if fall > _overfitting.DROP else {}
     _run.append_metrics(config.out, record)
-    if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
+    last = epoch == config.epochs or _overfitting.stops(config, record)
+    if last or epoch % config.checkpoint_every == 0:
         store.save(epoch, split_state(state), score=record[name], info={"record": record})
     bar.say(_line(record, config.epochs))
-    return state
+    if _overfitting.ALARM in record:
+        bar.say(_overfitting.warning(config, record, fall))
+    return record
 
 
 def _train_epoch(
-    job: _Job, state: TrainState, epoch: int, bar: Progress
+    job: Job, state: TrainState, epoch: int, bar: Progress
 ) -> tuple[TrainState, dict[str, float]]:
     """Run the steps of one epoch; return the state and means over its examples."""
-    totals: dict[str, float] = {}
-    waiting: list[dict[str, Array]] = []
-    first = (epoch - 1) * job.steps_per_epoch
-    seen = 0
-    for number, batch in enumerate(_batches(job, epoch), start=1):
+    config = job.config
+    sums, waiting = Sums(config, epoch, job.steps_per_epoch), []
+    for number, batch in enumerate(batches(job, epoch), start=1):
         state, metrics = job.step(state, batch)
         waiting.append(metrics)
-        if len(waiting) == _LOOK_EVERY or number == job.steps_per_epoch:
+        if len(waiting) == LOOK_EVERY or number == job.steps_per_epoch:
             for values in jax.device_get(waiting):
-                seen += 1
-                _check_finite(job.config, values, epoch, first + seen)
-                for name, value in values.items():
-                    totals[name] = totals.get(name, 0.0) + float(value)
+                sums.add(values)
             waiting = []
-            bar.loss(totals["loss"] / totals["count"])
+            bar.loss(sums.loss())
         bar.tick()
-    count = totals.pop("count")
-    norm = totals.pop("grad_norm") / job.steps_per_epoch
-    return state, {**{n: v / count for n, v in totals.items()}, "grad_norm": norm}
+    return state, sums.means()
 
 
-def _batches(job: _Job, epoch: int) -> Iterator[Any]:
+def batches(job: Job, epoch: int) -> Iterator[Any]:
     """Yield the full batches of an epoch."""
     config: TrainConfig = job.config
     split: Split = job.dataset.splits["train"]
@@ -302,23 +352,12 @@ def _batches(job: _Job, epoch: int) -> Iterator[Any]:
     return itertools.islice(batches, job.steps_per_epoch)
 
 
-def _check_finite(config: TrainConfig, values: dict[str, Any], epoch: int, step: int) -> None:
-    for name in ("loss", "grad_norm"):
-        if not np.isfinite(values[name]):
-            raise NonFiniteLossError(
-                f"{config.out}: {name} is {float(values[name])} at step {step} (epoch {epoch}); "
-                f"lower optimizer.learning_rate ({config.optimizer.learning_rate:g}) or set "
-                "optimizer.grad_clip=1.0 and start again in a new folder; checkpoints of earlier "
-                "epochs are intact"
-            )
-
-
-def _plan(job: _Job, state: TrainState, done: int) -> str:
+def plan(job: Job, state: TrainState, done: int) -> str:
     config, dataset = job.config, job.dataset
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     shape = "x".join(str(n) for n in dataset.image_shape)
     size = optax.tree.size(state.params)
-    attack = "" if config.method == "standard" else f" at eps {config.eps:.4g}"
+    attack = "" if config.method in UNATTACKED else f" at eps {config.eps:.4g}"
     resumed = f", resumed after epoch {done}" if done else ""
     return (
         f"{config.out}: {config.method} training{attack} of {job.model.name} "
@@ -329,7 +368,7 @@ def _plan(job: _Job, state: TrainState, done: int) -> str:
 
 
 def _line(record: dict[str, Any], epochs: int) -> str:
-    shown = [n for n in record if n.startswith(("val_", "robust_"))]
+    shown = [n for n in record if n.startswith(("val_", "robust_", "pgd5_"))]
     scores = ", ".join(f"{name} {record[name]:.4f}" for name in shown)
     return (
         f"epoch {record['epoch']}/{epochs}: loss {record['train_loss']:.4f}, accuracy "

@@ -1,7 +1,7 @@
 """One update of the parameters as one pure function."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from advjax.types import Array, Batch, PyTree
 
 Metrics = dict[str, Array]
 Augment = Callable[[Array, Array], Array]
+AugmentPair = Callable[[Array, Array, Any], tuple[Array, Any]]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -24,7 +25,7 @@ class _Parts(NamedTuple):
     method: Method
     optimizer: optax.GradientTransformation
     axis_name: str | None
-    augment: Augment | None
+    augment: AugmentPair | None
     ema: float | None
 
 
@@ -35,6 +36,7 @@ def make_train_step(
     *,
     axis_name: str | None = None,
     augment: Augment | None = None,
+    augment_pair: AugmentPair | None = None,
     ema: float | None = None,
 ) -> Step:
     """Make the training step. Pure; it does not jit itself.
@@ -60,7 +62,9 @@ def make_train_step(
       method: its loss.
       optimizer: from `build_optimizer`, or any optax transformation.
       axis_name: of the enclosing `pmap`; gradients and metrics are summed over it.
-      augment: `(keys [B], images [B, H, W, C]) -> images`.
+      augment: `(keys [B], images [B, H, W, C]) -> images`; or
+      augment_pair: `(keys, images, target) -> (images, target)`, where targets move with their
+        images, as masks do.
       ema: decay of the moving average; the state needs `ema=True`.
 
     Returns:
@@ -68,12 +72,17 @@ def make_train_step(
       `"accuracy"`, ...), their number `"count"`, and `"grad_norm"` of this step.
 
     Raises:
-      ValueError: `ema` is not in (0, 1).
+      ValueError: `ema` is not in (0, 1), or there are two augmentations.
     """
     if ema is not None and not 0 < ema < 1:
         raise ValueError(f"ema: must be in (0, 1), got {ema}; None switches it off")
+    if augment is not None and augment_pair is not None:
+        raise ValueError("augment and augment_pair: give one of them")
+    pair = augment_pair
+    if augment is not None:
+        pair = lambda keys, images, target: (augment(keys, images), target)  # noqa: E731
 
-    parts = _Parts(model, method, optimizer, axis_name, augment, ema)
+    parts = _Parts(model, method, optimizer, axis_name, pair, ema)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         return _step(parts, state, batch)
@@ -85,7 +94,8 @@ def _step(parts: _Parts, state: TrainState, batch: Batch) -> tuple[TrainState, M
     batch = blank_padding(batch)
     keys = unique_keys(step_key(state), batch.id, parts.axis_name)
     if parts.augment is not None:
-        batch = batch._replace(image=parts.augment(_fold_each(keys, 1), batch.image))
+        image, target = parts.augment(_fold_each(keys, 1), batch.image, batch.target)
+        batch = batch._replace(image=image, target=target)
     replays = parts.method.replays
     if replays == 1:
         new, metrics = _update(parts, state, batch, keys)

@@ -9,7 +9,7 @@ import numpy as np
 from advjax.config import TrainConfig
 from advjax.data import Dataset, Split
 from advjax.models import Model
-from advjax.training._evaluate import predict, predict_attacked, robust_scores, scores
+from advjax.training._evaluate import attacked_readouts, readouts, robust_scores, scores
 from advjax.types import Batch
 
 _ROWS = 128
@@ -48,18 +48,17 @@ def make_validation(
         return jax.device_put(batch, sharding)
 
     def validate(variables: Any, tick: Callable[[], None]) -> dict[str, float]:
-        clean = predict(model, variables, val, rows, place=place, tick=tick)
+        clean = readouts(model, variables, val, dataset.task, rows, place=place, tick=tick)
         found = {f"val_{n}": v for n, v in scores(clean, targets, dataset.task).items()}
         if not attacked:
             return found
-        broken = predict_attacked(
+        broken = attacked_readouts(
             model,
             variables,
             part,
             config.val_attack,
             eps,
             task=dataset.task,
-            norm=config.val_attack.norm,
             batch_size=rows,
             seed=config.seed,
             place=place,

@@ -89,11 +89,20 @@ LABELS = jnp.asarray([1, 0, -1, 1])
 LOGITS = jnp.asarray([0.3, -1.2, 2.0, 0.7])
 
 
+# 3 x 4 pixels of 4 classes; one pixel is ignored
+PIXELS = jnp.stack([LOGITS, -LOGITS, jnp.roll(LOGITS, 1)])[:, None] + jnp.arange(4.0)[:, None] / 9
+MASK_OF_CLASSES = jnp.asarray([[1, 0, 2, 255], [3, 3, 1, 1], [2, 0, 0, 1]])
+
+
 @pytest.mark.parametrize("name", sorted(losses.LOSSES))
 def test_loss(name):
+    if name in ("dice_loss", "pixel_cross_entropy"):
+        testing.check_loss(losses.LOSSES[name], PIXELS, MASK_OF_CLASSES)
+        return
     others = {
         "binary_cross_entropy": LABELS,
         "binary_kl": LOGITS[::-1],
+        "label_margin": LABELS,
         "kl": LOGITS[::-1],
         "dlr_targeted": (jnp.asarray(2), jnp.asarray(0)),
     }
@@ -103,7 +112,10 @@ def test_loss(name):
 
 @pytest.mark.parametrize("name", sorted(criteria.CRITERIA))
 def test_criterion(name):
-    multi = name in ("all_flipped", "any_flipped", "labels_reached")
+    if name in ("dice_below", "mask_reached", "pixel_accuracy_below", "pixels_reached"):
+        testing.check_criterion(criteria.CRITERIA[name], PIXELS, MASK_OF_CLASSES)
+        return
+    multi = name in ("all_flipped", "any_flipped", "flipped", "labels_reached")
     testing.check_criterion(criteria.CRITERIA[name], LOGITS, LABELS if multi else jnp.asarray(2))
 
 

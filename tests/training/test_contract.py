@@ -9,25 +9,39 @@ from advjax.config import TrainConfig
 from advjax.training import methods
 from advjax.types import Batch
 
+NAMES = [*sorted(methods.METHODS), "pgd-awp", "trades-awp"]
+MASKED = ("distillation", "gradient", "hat", "trades")
 
-@pytest.mark.parametrize("task", ["single", "multi"])
-@pytest.mark.parametrize("name", [*sorted(methods.METHODS), "pgd-awp", "trades-awp"])
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [(n, t) for n in NAMES for t in ("single", "multi")] + [(n, "segmentation") for n in MASKED],
+)
 def test_method(name, task):
     rng = np.random.default_rng(0)
-    variables = {"params": {"w": jnp.asarray(rng.normal(size=(16, 3)), jnp.float32)}}
+    masks = task == "segmentation"
+
+    def weights():
+        return {"params": {"w": jnp.asarray(rng.normal(size=(1 if masks else 16, 3)), jnp.float32)}}
+
+    def apply(variables, x):
+        seen = x if masks else x.reshape(x.shape[0], -1)
+        return jnp.tanh(seen - 0.5) @ variables["params"]["w"]
+
     # no batch-norm: through its statistics padding rows do reach the others (see the step)
-    model = models.from_fn(
-        lambda v, x: jnp.tanh(x.reshape(x.shape[0], -1) - 0.5) @ v["params"]["w"], name="linear"
-    )
+    variables, model = weights(), models.from_fn(apply, name="linear")
     image = jnp.asarray(rng.uniform(0, 1, (4, 4, 4, 1)), jnp.float32)
-    target = jnp.asarray([0, 1, 2, 1]) if task == "single" else jnp.eye(4, 3, dtype=jnp.int32)
+    target = {
+        "single": jnp.asarray([0, 1, 2, 1]),
+        "multi": jnp.eye(4, 3, dtype=jnp.int32),
+        "segmentation": jnp.asarray(rng.integers(0, 3, (4, 4, 4)), jnp.int32),
+    }[task]
     batch = Batch(image, target, jnp.arange(4), jnp.ones(4, bool))
     name, _, wrapped = name.partition("-")
     config = TrainConfig(
         method=name, attack_steps=2, steps_range=(1, 2), batch_size=4, awp=0.01 if wrapped else 0
     )
-    other = {"params": {"w": jnp.asarray(rng.normal(size=(16, 3)), jnp.float32)}}
-    helper = methods.Helper(model.apply, other)
+    helper = methods.Helper(model.apply, weights())
     method = methods.build(config, task, methods.Context((4, 4, 1), helper))
     testing.check_method(
         method.loss, method.init(variables["params"]), model.apply, variables, batch

@@ -185,7 +185,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(make, tiny, tmp_path, monke
     }
     _train(make("whole", **fields))
     config = make("torn", **fields)
-    batches, count = _loop._batches, 0
+    batches, count = _loop.batches, 0
 
     def interrupted(job, epoch):
         nonlocal count
@@ -195,11 +195,11 @@ def test_an_interrupted_run_ends_as_one_that_was_not(make, tiny, tmp_path, monke
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(_loop, "_batches", interrupted)
+    monkeypatch.setattr(_loop, "batches", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _train(config)
     assert "interrupted in epoch 2; 1 of 3 epochs are saved" in capsys.readouterr().out
-    monkeypatch.setattr(_loop, "_batches", batches)
+    monkeypatch.setattr(_loop, "batches", batches)
     result = _train(config)
     assert result.resumed_from == 1
     assert "resumed after epoch 1" in capsys.readouterr().out
@@ -302,7 +302,7 @@ def test_a_loss_that_is_no_number_stops_the_run(make, tiny, tmp_path):
 
 def test_checkpoints_before_a_bad_loss_are_intact(make, tiny, tmp_path, monkeypatch):
     config = make("run")
-    batches = _loop._batches
+    batches = _loop.batches
 
     def poisoned(job, epoch):
         for batch in batches(job, epoch):
@@ -310,7 +310,7 @@ def test_checkpoints_before_a_bad_loss_are_intact(make, tiny, tmp_path, monkeypa
             image[0] = np.nan if epoch == 3 else image[0]
             yield batch._replace(image=image)
 
-    monkeypatch.setattr(_loop, "_batches", poisoned)
+    monkeypatch.setattr(_loop, "batches", poisoned)
     with pytest.raises(training.NonFiniteLossError, match=r"loss is nan at step 9 \(epoch 3\)"):
         _train(config)
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as store:

@@ -1,5 +1,6 @@
 """Training methods: what loss the parameters descend. One file a method, one line in the table."""
 
+from advjax.tasks import Task, get_task
 from advjax.training.methods._attacked import (
     Version,
     divergence,
@@ -8,16 +9,7 @@ from advjax.training.methods._attacked import (
     perturb,
     weighted,
 )
-from advjax.training.methods._base import (
-    Aux,
-    Context,
-    Helper,
-    Inner,
-    Method,
-    Task,
-    compose,
-    get_task,
-)
+from advjax.training.methods._base import Aux, Context, Helper, Inner, Method, compose
 from advjax.training.methods._build import (
     HELPED,
     METHODS,

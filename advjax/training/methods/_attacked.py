@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from advjax import attacks, losses
-from advjax.training.methods._base import CLEAN, Aux, Inner, Method, Task, compose
+from advjax.tasks import Task
+from advjax.training.methods._base import CLEAN, Aux, Inner, Method, compose
 from advjax.training.methods._draws import batch_key, check_draws, draw, ranges, rows_of
 from advjax.types import Array, Batch, LossFn, PyTree, Target
 
@@ -67,11 +68,10 @@ def perturb(
         return apply(frozen, x, train=True)[0]
 
     if divergence is None:
-        objective = attacks.from_logits(outputs, loss=task.loss)
-        target = batch.target
+        loss, target = task.loss, batch.target
     else:
-        objective = attacks.from_logits(outputs, loss=divergence, criterion=_never)
-        target = outputs(batch.image)
+        loss, target = divergence, outputs(batch.image)
+    objective = attacks.from_logits(outputs, loss=loss, criterion=_never)
     keys = rows_of(key, batch, inner.name)
     start = None
     if inner.noise is not None:

@@ -3,11 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
-from advjax import criteria, losses
 from advjax.training.methods._draws import Draws
-from advjax.types import Array, Attack, Batch, LossFn, Objective, PyTree
+from advjax.types import Array, Attack, Batch, Objective, PyTree
 
 CLEAN = "clean"
 
@@ -74,21 +71,6 @@ def no_preparation(*args: Any) -> dict[str, Array]:
     return {}
 
 
-class Task(NamedTuple):
-    """What an output means.
-
-    Attributes:
-      name: `"single"` or `"multi"`.
-      loss: of ONE example.
-      accuracy: `(output, target) -> []` of ONE example: 1 or 0; multi-label: share of the known
-        labels that are right.
-    """
-
-    name: str
-    loss: LossFn
-    accuracy: Callable[[Array, Array], Array]
-
-
 class Inner(NamedTuple):
     """The attack inside a training method.
 
@@ -134,30 +116,3 @@ class Context(NamedTuple):
 
     image_shape: tuple[int, ...] | None = None
     helper: Helper | None = None
-
-
-def _single_accuracy(logits: Array, label: Array) -> Array:
-    return 1.0 - criteria.misclassified(logits, label).astype(jnp.float32)
-
-
-def _multi_accuracy(logits: Array, labels: Array) -> Array:
-    known = labels >= 0
-    right = (logits > 0) == (labels > 0.5)
-    return jnp.sum(right & known) / jnp.maximum(jnp.sum(known), 1).astype(jnp.float32)
-
-
-_TASKS = {
-    "single": Task("single", losses.cross_entropy, _single_accuracy),
-    "multi": Task("multi", losses.binary_cross_entropy, _multi_accuracy),
-}
-
-
-def get_task(name: str) -> Task:
-    """Return the task of a data set: `"single"` (one label) or `"multi"` (several findings).
-
-    Raises:
-      ValueError: another name.
-    """
-    if name not in _TASKS:
-        raise ValueError(f"task: unknown {name!r}; training knows {', '.join(_TASKS)}")
-    return _TASKS[name]

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from advjax import attacks, threat
 from advjax.config import TrainConfig
-from advjax.training.methods._base import Context, Helper, Inner, Method, Task, get_task
+from advjax.tasks import Task, get_task
+from advjax.training.methods._base import Context, Helper, Inner, Method
 from advjax.training.methods._draws import Draws, check_draws
 from advjax.training.methods.awp import awp
 from advjax.training.methods.distillation import distillation

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from advjax.tasks import Task
 from advjax.training.methods._attacked import (
     Version,
     budget_state,
@@ -15,7 +16,7 @@ from advjax.training.methods._attacked import (
     masked_mean,
     perturb,
 )
-from advjax.training.methods._base import CLEAN, Aux, Inner, Method, Task, compose
+from advjax.training.methods._base import CLEAN, Aux, Inner, Method, compose
 from advjax.types import Array, Batch, LossFn, PyTree
 
 ADVERSARIAL = "adversarial"

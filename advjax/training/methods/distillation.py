@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from advjax.tasks import Task
 from advjax.training.methods._attacked import Version, forward, masked_mean
-from advjax.training.methods._base import CLEAN, Aux, Helper, Method, Task, compose
+from advjax.training.methods._base import CLEAN, Aux, Helper, Method, compose
 from advjax.types import Array, Batch, PyTree
 
 

@@ -1,7 +1,8 @@
 """Fast adversarial training (Wong et al. 2020): one step from a random start."""
 
+from advjax.tasks import Task
 from advjax.training.methods._attacked import weighted
-from advjax.training.methods._base import Inner, Method, Task
+from advjax.training.methods._base import Inner, Method
 
 
 def fast(task: Task, inner: Inner, *, update: str = "adversarial") -> Method:

@@ -1,7 +1,8 @@
 """FGSM adversarial training (Goodfellow et al. 2015), without the clean half."""
 
+from advjax.tasks import Task
 from advjax.training.methods._attacked import weighted
-from advjax.training.methods._base import Inner, Method, Task
+from advjax.training.methods._base import Inner, Method
 
 
 def fgsm(task: Task, inner: Inner, *, update: str = "adversarial") -> Method:

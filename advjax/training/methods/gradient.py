@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from advjax.tasks import Task
 from advjax.training.methods._attacked import Version, forward, masked_mean
-from advjax.training.methods._base import CLEAN, Aux, Method, Task, compose, no_preparation
+from advjax.training.methods._base import CLEAN, Aux, Method, compose, no_preparation
 from advjax.types import Array, Batch, PyTree
 
 

@@ -2,8 +2,9 @@
 
 import jax
 
+from advjax.tasks import Task
 from advjax.training.methods._attacked import divergence, predicted
-from advjax.training.methods._base import Helper, Inner, Method, Task
+from advjax.training.methods._base import Helper, Inner, Method
 from advjax.training.methods._paired import paired
 from advjax.training.methods.trades import trades_rows
 from advjax.types import Array, Batch, PyTree

@@ -1,6 +1,7 @@
 """MAAdvT, misclassification-aware adversarial training (Xu et al. 2021, single and multi-label)."""
 
-from advjax.training.methods._base import Inner, Method, Task
+from advjax.tasks import Task
+from advjax.training.methods._base import Inner, Method
 from advjax.training.methods.mart import mart
 
 

@@ -3,7 +3,8 @@
 import jax
 
 from advjax import losses
-from advjax.training.methods._base import CLEAN, Inner, Method, Task
+from advjax.tasks import Task
+from advjax.training.methods._base import CLEAN, Inner, Method
 from advjax.training.methods._paired import ADVERSARIAL, paired
 from advjax.types import Array, Batch, PyTree
 

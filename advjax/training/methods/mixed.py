@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from advjax.tasks import Task
 from advjax.training.methods._attacked import weighted
-from advjax.training.methods._base import CLEAN, Inner, Method, Task
+from advjax.training.methods._base import CLEAN, Inner, Method
 
 
 def mixed(

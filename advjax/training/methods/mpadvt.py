@@ -1,7 +1,8 @@
 """MPAdvT, multi-perturbation adversarial training (Xu et al. 2021, MedIA)."""
 
+from advjax.tasks import Task
 from advjax.training.methods._attacked import weighted
-from advjax.training.methods._base import Inner, Method, Task
+from advjax.training.methods._base import Inner, Method
 
 
 def mpadvt(task: Task, inner: Inner, *, update: str = "adversarial") -> Method:

@@ -1,7 +1,8 @@
 """PGD adversarial training (Madry et al. 2018)."""
 
+from advjax.tasks import Task
 from advjax.training.methods._attacked import weighted
-from advjax.training.methods._base import Inner, Method, Task
+from advjax.training.methods._base import Inner, Method
 
 
 def pgd(task: Task, inner: Inner, *, update: str = "adversarial") -> Method:

@@ -1,7 +1,8 @@
 """Standard training: the mean loss of clean images."""
 
+from advjax.tasks import Task
 from advjax.training.methods._attacked import weighted
-from advjax.training.methods._base import CLEAN, Method, Task
+from advjax.training.methods._base import CLEAN, Method
 from advjax.training.methods.distillation import check_temperature
 from advjax.types import Array, Target
 

@@ -2,8 +2,9 @@
 
 import jax
 
+from advjax.tasks import Task
 from advjax.training.methods._attacked import divergence
-from advjax.training.methods._base import CLEAN, Inner, Method, Task
+from advjax.training.methods._base import CLEAN, Inner, Method
 from advjax.training.methods._paired import ADVERSARIAL, paired
 from advjax.types import Array, Batch, PyTree
 

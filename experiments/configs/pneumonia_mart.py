@@ -1,0 +1,31 @@
+"""Pneumonia in chest X-rays (PneumoniaMNIST, 28x28), MART at 4/255 and beta 6.
+
+advjax train experiments/configs/pneumonia_mart.py
+"""
+
+from advjax.config import (
+    AttackConfig,
+    AugmentConfig,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+
+config = TrainConfig(
+    out="runs/pneumonia_mart",
+    data=DataConfig(source="npz:pneumoniamnist_28.npz"),
+    model=ModelConfig(name="resnet18", width=16, stem="imagenet"),
+    optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, schedule="onecycle"),
+    augment=AugmentConfig(flip_horizontal=True, rotate_degrees=20, crop_padding=3),
+    method="mart",
+    eps=4 / 255,
+    attack_steps=5,
+    beta=6.0,
+    epochs=20,
+    balanced=True,
+    batch_size=64,
+    ema=0.99,
+    val_attack=AttackConfig(name="pgd", num_steps=10),
+    checkpoint_every=5,
+)
