@@ -30,6 +30,7 @@ from advjax.models._resnet import resnet18, resnet34, resnet50
 from advjax.models._rows import dense, global_mean
 from advjax.models._segnet import segnet
 from advjax.models._small_cnn import small_cnn
+from advjax.models._taps import layer_shapes, with_tap
 from advjax.models._torch_weights import load_torch, torch_sizes
 from advjax.models._transpose import conv_transpose
 from advjax.models._unet import unet
@@ -58,6 +59,7 @@ __all__ = [
     "in_precision",
     "inception_v3",
     "lax_ops_in_use",
+    "layer_shapes",
     "load_torch",
     "max_pool",
     "mobilenet_v2",
@@ -73,4 +75,5 @@ __all__ = [
     "use_lax_ops",
     "vgg16_bn",
     "wide_resnet",
+    "with_tap",
 ]
