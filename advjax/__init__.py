@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from advjax import attacks, criteria, losses, random, threat, types
     from advjax.status import Status
 
-_LAZY = ("attacks", "checkpoint", "criteria", "data", "engine", "losses", "metrics", "models",
-         "random", "report", "status", "store", "testing", "threat", "training",
+_LAZY = ("analysis", "attacks", "checkpoint", "criteria", "data", "engine", "losses", "metrics",
+         "models", "random", "report", "status", "store", "testing", "threat", "training",
          "types")  # fmt: skip
 
 __all__ = [

@@ -13,8 +13,9 @@ class DataConfig:
     """Where the images come from."""
 
     source: str = "phantom:dermoscopy"
-    """`phantom:dermoscopy | phantom:xray | phantom:ct`, `npz:PATH`, `folder:PATH`. A relative
-    PATH is looked up in the working directory, then in `$ADVJAX_DATA_DIR`."""
+    """`phantom:NAME` (dermoscopy, xray, ct, fundus, endoscopy), `npz:PATH`, `folder:PATH`, or
+    `tfds:NAME` after `advjax data prepare NAME`. A relative PATH is looked up in the working
+    directory, then in `$ADVJAX_DATA_DIR`."""
     size: int | None = None
     """Height and width in pixels; None keeps what the source has (phantoms: 32)."""
     num_train: int | None = None
@@ -29,6 +30,9 @@ class DataConfig:
     """What the targets are: `single` (one class per image), `multi` (several findings),
     `segmentation` (the class of each pixel, from the masks) or `detection` (boxes); None: what the
     source holds, labels before masks before boxes."""
+    window: tuple[float, float] | None = None
+    """Centre and width of the window through which DICOM and NIfTI files are seen, such as
+    `-600 1500` for lungs; None: the file's own (NIfTI: the range of the volume)."""
     difficulty: float = 0.5
     """Phantoms only, in [0, 1]: strength of noise, artefacts and anatomical variation."""
     signal: float = 1.0
@@ -40,11 +44,15 @@ class ModelConfig:
     """Which network."""
 
     name: str = "resnet18"
-    """`resnet18 | resnet34 | resnet50 | small_cnn`."""
+    """Classes or findings of an image: `resnet18 | resnet34 | resnet50 | mobilenet_v2 | densenet121
+    | inception_v3 | vgg16_bn | attn_vgg | wrn28_10 | small_cnn`; of each pixel: `unet | segnet`;
+    boxes: `centernet`; perturbations: `gap_unet | gap_resnet`."""
     width: int = 64
-    """Channels of the first stage (64 in the papers; 8 to 16 is enough for 32x32 on a CPU)."""
+    """64 is the published network, other values scale all channels; for most it is the number of
+    channels of the first stage (8 to 16 is enough for 32x32 on a CPU)."""
     stem: str = "cifar"
-    """`cifar` (3x3, stride 1) or `imagenet` (7x7, stride 2, max-pool)."""
+    """`cifar` (for images up to 64 pixels: no stride in the first layers) or `imagenet` (as
+    published: stride and max-pool there; for vgg16_bn, three dense layers)."""
     mean: float = 0.5
     """Subtracted from the pixels inside the model."""
     std: float = 0.25
@@ -61,19 +69,21 @@ class AttackConfig:
 
     name: str = "pgd"
     """`fgsm | rs_fgsm | bim | pgd | apgd | mifgsm | nifgsm | difgsm | tifgsm | cw_linf | smia`; for
-    the minimal norm `fab | deepfool | ddn | fmn | cw_l2`; without gradients `square | simba |
-    spsa | nes | hopskipjump`; `autoattack` in evaluations."""
+    masks and detectors also `segpgd | cospgd | dag | asma`; for the minimal norm `fab | deepfool |
+    ddn | fmn | cw_l2`; without gradients `square | simba | spsa | nes | hopskipjump`; `autoattack`
+    in evaluations."""
     norm: str = "linf"
     """`linf`, `l2` or `l1`."""
     num_steps: int | None = None
     """Steps; None: the default of the attack, 1 for fgsm and rs_fgsm (which take no other), 20 for
-    pgd, 30 for cw_linf, 50 for deepfool, 64 for hopskipjump, 100 for apgd, fab, ddn, fmn, nes and
-    spsa, 1000 for cw_l2 (for each constant), 5000 for simba and square, 10 for all others."""
+    pgd, segpgd and cospgd, 30 for cw_linf, 50 for deepfool, 64 for hopskipjump, 100 for apgd, fab,
+    ddn, fmn, nes and spsa, 200 for dag, 1000 for cw_l2 (for each constant) and asma, 5000 for simba
+    and square, 10 for all others."""
     step_size: float | None = None
     """Step relative to eps; None: the default of the attack, 1 for fgsm, 1.25 for rs_fgsm,
-    2.5 / num_steps (at most 1) for pgd, cw_linf and nes, 2 (the first one) for apgd, 0.2 and 0.01
-    pixel units for simba and spsa, 1 / num_steps for all others; square and those for the minimal
-    norm have none."""
+    2.5 / num_steps (at most 1) for pgd, cw_linf, segpgd, cospgd and nes, 2 (the first one) for
+    apgd, 0.2 and 0.01 pixel units for simba and spsa, 0.5/255 for dag, 1 / num_steps for all
+    others; asma, square and those for the minimal norm have none."""
     version: str | None = None
     """Of autoattack: `standard` (None), `plus` or `rand`."""
     loss: str | None = None
@@ -285,13 +295,15 @@ class EvaluateConfig:
     attacks: tuple[str, ...] = ("fgsm", "bim", "pgd", "mifgsm", "smia")
     """Attacks, each `NAME` or `NAME:OPTION=VALUE,...`, such as `pgd:num_steps=50,step_size=0.1` or
     `pgd:norm=l2`. Names: fgsm rs_fgsm bim pgd apgd mifgsm nifgsm difgsm tifgsm cw_linf smia; for
-    the minimal norm fab deepfool ddn fmn cw_l2; without gradients square simba spsa nes
-    hopskipjump; and autoattack (`autoattack:norm=l2,version=plus`). Default num_steps: 20 for pgd,
-    30 for cw_linf, 50 for deepfool, 64 for hopskipjump, 100 for apgd, fab, ddn, fmn, nes and spsa,
-    1000 for cw_l2, 5000 for simba and square, 1 for fgsm and rs_fgsm, else 10. Default step_size,
-    relative to eps: 2.5 / num_steps for pgd, cw_linf and nes, 1 for fgsm, 1.25 for rs_fgsm, 2 (the
-    first one) for apgd, 0.2 and 0.01 pixel units for simba and spsa, else 1 / num_steps; square and
-    those for the minimal norm have none."""
+    masks and detectors also segpgd cospgd dag asma; for the minimal norm fab deepfool ddn fmn
+    cw_l2; without gradients square simba spsa nes hopskipjump; and autoattack
+    (`autoattack:norm=l2,version=plus`). Default num_steps: 20 for pgd, segpgd and cospgd, 30 for
+    cw_linf, 50 for deepfool, 64 for hopskipjump, 100 for apgd, fab, ddn, fmn, nes and spsa, 200 for
+    dag, 1000 for cw_l2 and asma, 5000 for simba and square, 1 for fgsm and rs_fgsm, else 10.
+    Default step_size, relative to eps: 2.5 / num_steps for pgd, cw_linf, segpgd, cospgd and nes, 1
+    for fgsm, 1.25 for rs_fgsm, 2 (the first one) for apgd, 0.2, 0.01 and 0.5/255 pixel units for
+    simba, spsa and dag, else 1 / num_steps; asma, square and those for the minimal norm have
+    none."""
     epsilons: tuple[float, ...] = tuple(i / 510 for i in range(1, 17))
     """Budgets in [0, 1] pixel units, strictly increasing; all attacks share them. Those of l2 are
     Euclidean lengths over the whole image (0.5 to 5 matter): evaluate l2 on its own."""
@@ -312,6 +324,19 @@ class EvaluateConfig:
     """Resamples of the 95 % intervals."""
     panels: int = 6
     """Examples shown as images in the report."""
+    torch_weights: str | None = None
+    """In place of runs: the weights of a PyTorch model, `.pt`, `.pth` (where PyTorch is installed)
+    or `.safetensors`, under the names of torchvision or those usual for CIFAR."""
+    model: str | None = None
+    """Its architecture: densenet121, inception_v3, mobilenet_v2, resnet18, resnet34, resnet50,
+    vgg16_bn or wrn28_10 (of any depth and width)."""
+    mean: tuple[float, ...] | None = None
+    """What was subtracted from its pixels in [0, 1], one number or one for each channel; None:
+    ImageNet's, where it has three channels."""
+    std: tuple[float, ...] | None = None
+    """What they were divided by then; None: ImageNet's."""
+    data: DataConfig = field(default_factory=lambda: DataConfig(source=""))
+    """The images for it (runs know theirs); `--data SOURCE` for short."""
 
 
 @dataclass(frozen=True)

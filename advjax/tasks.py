@@ -187,10 +187,11 @@ def _present(masks: np.ndarray, num_classes: int) -> np.ndarray:
 
 def _mask_scores(counts: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     del targets
+    pixels = np.asarray(counts).astype(np.int64)
     return {
-        "dice": float(metrics.image_dice(counts).mean()),
-        "iou": float(metrics.image_iou(counts).mean()),
-        "accuracy": float(counts[..., 0].sum() / max(counts[..., 2].sum(), 1)),
+        "dice": float(metrics.image_dice(pixels).mean()),
+        "iou": float(metrics.image_iou(pixels).mean()),
+        "accuracy": metrics.pixel_accuracy(pixels),
     }
 
 

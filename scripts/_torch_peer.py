@@ -58,8 +58,13 @@ def from_variables(
     variables: dict[str, Any], num_classes: int, width: int, channels: int, stem: str = "cifar"
 ) -> Any:
     """Return the torch module in evaluation mode, frozen, with our weights."""
+    return with_weights(ResNet18(num_classes, width, channels, stem), variables)
+
+
+def with_weights(net: Any, variables: dict[str, Any]) -> Any:
+    """Fill a module whose layers have our names; return it in evaluation mode, frozen."""
     torch.set_flush_denormal(True)
-    net = ResNet18(num_classes, width, channels, stem).eval()
+    net = net.eval()
     params, stats = variables["params"], variables["batch_stats"]
     state = {}
     for name in net.state_dict():

@@ -1,6 +1,7 @@
 """What a PGD step costs, against the bare gradient of the same network in the same run.
 
-    python scripts/bench_step.py [--width 64] [--size 32] [--batch 32] [--bfloat16] [--out FILE]
+    python scripts/bench_step.py [--model resnet18] [--stem cifar] [--width 64] [--size 32]
+        [--batch 32] [--bfloat16] [--out FILE]
 
 Rows: the jitted `jax.grad` called from Python (the reference), PGD-20 as one jitted program (start,
 bookkeeping, projection and the final evaluation included), and torchattacks' PGD-20 on the same
@@ -26,6 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in (("width", 64), ("size", 32), ("batch", 32), ("channels", 3), ("rounds", 7)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--model", choices=("resnet18", "mobilenet_v2"), default="resnet18")
+    parser.add_argument("--stem", choices=("cifar", "imagenet"), default="cifar")
     parser.add_argument("--bfloat16", action="store_true", help="also gradients in bfloat16")
     parser.add_argument("--out", default=None, help="write the table as JSON here")
     args = parser.parse_args()
@@ -33,7 +36,7 @@ def main() -> None:
     shape = (args.batch, args.size, args.size, args.channels)
     x = jnp.asarray(rng.uniform(0, 1, shape), jnp.float32)
     y = jnp.asarray(rng.integers(0, 10, args.batch), jnp.int32)
-    model = models.resnet18(num_classes=10, width=args.width)
+    model = models.ZOO[args.model](10, width=args.width, stem=args.stem)
     variables = models.random_variables(model, 0, x)
     programs = advjax_programs(model.apply, model.apply, variables, x, y)
     if args.bfloat16:
@@ -55,7 +58,10 @@ def main() -> None:
             "throughput / jax.grad": middle, "min": low, "max": high,
             "first call s": seconds[f"{name} (first)"][0],
         })  # fmt: skip
-    print(f"ResNet-18 width {args.width}, batch {shape}, PGD-{STEPS}, {args.rounds} rounds\n")
+    print(
+        f"{model.name} {args.stem} width {args.width}, batch {shape}, PGD-{STEPS}, "
+        f"{args.rounds} rounds\n"
+    )
     print(_timing.table(rows))
     if args.out:
         settings = {k: v for k, v in vars(args).items() if k != "out"}
@@ -96,11 +102,13 @@ def torch_pgd(variables, x, y, args):
     try:
         import torch
         import torchattacks
-        from _torch_peer import from_variables
+        from _torch_mobilenet import MobileNetV2
+        from _torch_peer import ResNet18, with_weights
     except ImportError as error:
         print(f"torchattacks is left out ({error}); it is in the bench extra\n")
         return None
-    net = from_variables(jax.device_get(variables), 10, args.width, args.channels)
+    make = {"resnet18": ResNet18, "mobilenet_v2": MobileNetV2}[args.model]
+    net = with_weights(make(10, args.width, args.channels, args.stem), jax.device_get(variables))
     images = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2).copy())
     labels = torch.tensor(np.asarray(y), dtype=torch.long)
     atk = torchattacks.PGD(net, eps=8 / 255, alpha=2 / 255, steps=STEPS)

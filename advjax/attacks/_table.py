@@ -6,9 +6,11 @@ from typing import Any
 
 from advjax.attacks._aliases import bim, cw_linf, difgsm, fgsm, mifgsm, pgd, rs_fgsm, tifgsm
 from advjax.attacks._apgd import apgd
+from advjax.attacks._asma import asma
 from advjax.attacks._cw_l2 import cw_l2
 from advjax.attacks._ddn import ddn
 from advjax.attacks._deepfool import deepfool
+from advjax.attacks._dense import cospgd, dag, segpgd
 from advjax.attacks._estimate import nes, spsa
 from advjax.attacks._fab import fab
 from advjax.attacks._fmn import fmn
@@ -17,30 +19,37 @@ from advjax.attacks._nesterov import nifgsm
 from advjax.attacks._simba import simba
 from advjax.attacks._smia import smia
 from advjax.attacks._square import square
+from advjax.attacks._trained import gap, universal
 from advjax.types import Attack, Ball, Objective
 
 ATTACKS: dict[str, Callable[..., Attack]] = {
     "apgd": apgd,
+    "asma": asma,
     "bim": bim,
+    "cospgd": cospgd,
     "cw_l2": cw_l2,
     "cw_linf": cw_linf,
+    "dag": dag,
     "ddn": ddn,
     "deepfool": deepfool,
     "difgsm": difgsm,
     "fab": fab,
     "fgsm": fgsm,
     "fmn": fmn,
+    "gap": gap,
     "hopskipjump": hopskipjump,
     "mifgsm": mifgsm,
     "nes": nes,
     "nifgsm": nifgsm,
     "pgd": pgd,
     "rs_fgsm": rs_fgsm,
+    "segpgd": segpgd,
     "simba": simba,
     "smia": smia,
     "spsa": spsa,
     "square": square,
     "tifgsm": tifgsm,
+    "universal": universal,
 }
 """Name -> factory `(objective, ball, *, ...) -> Attack`."""
 

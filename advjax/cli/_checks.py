@@ -6,6 +6,7 @@ from pathlib import Path
 from advjax import attacks, engine
 from advjax.cli._main import warn
 from advjax.cli._subjects import AUTOATTACK
+from advjax.cli._torch import check_torch
 from advjax.config import AttackConfig, EvaluateConfig, SweepConfig
 
 # below this, an l2 ball is smaller than what any image shows: the budgets were meant for linf
@@ -19,6 +20,8 @@ def check_evaluation(config: EvaluateConfig | SweepConfig) -> None:
     Raises:
       ValueError: naming the field and the remedy.
     """
+    if isinstance(config, EvaluateConfig):
+        check_torch(config)
     _check_folders(config)
     for name in ("restarts", "batch_size", "bootstrap", "num_examples"):
         value = getattr(config, name)
@@ -74,7 +77,8 @@ def shard_of(text: str) -> tuple[int, int]:
 
 def _check_folders(config: EvaluateConfig | SweepConfig) -> None:
     """Refuse a run named twice, and to write into the folder of a run."""
-    if not config.runs:
+    torch = isinstance(config, EvaluateConfig) and config.torch_weights is not None
+    if not config.runs and not torch:
         raise ValueError("runs: name at least one folder that `advjax train` wrote: --runs FOLDER")
     places = [Path(run).resolve() for run in config.runs]
     for index, (run, place) in enumerate(zip(config.runs, places, strict=True)):
@@ -96,6 +100,8 @@ def _attack(text: str) -> AttackConfig:
     if found.name == AUTOATTACK:
         if found.num_steps is not None or found.step_size is not None:
             raise ValueError(f"attacks: {text}: autoattack has the steps that were published")
+        if (found.loss, found.criterion, found.goal) != (None, None, None):
+            raise ValueError(f"attacks: {text}: autoattack has the losses that were published")
         if found.version not in (None, *engine.VERSIONS):
             known = ", ".join(engine.VERSIONS)
             raise ValueError(f"attacks: {text}: unknown version; known: {known}")

@@ -18,6 +18,7 @@ from advjax.cli._checks import check_evaluation
 from advjax.cli._parse import parse
 from advjax.cli._rows import attacked_rows, clean_rows, in_turn, write_panel
 from advjax.cli._subjects import Job, Subject, load_subjects, plan, precision_of
+from advjax.cli._torch import torch_subject
 from advjax.config import EvaluateConfig
 from advjax.data import Split
 from advjax.store import Store, fingerprint
@@ -27,7 +28,9 @@ DESCRIPTION = """Attack trained models over many budgets, by brute force.
 
 Every test image, every budget, every step. Writes OUT/rows/*.parquet (one row per model, attack,
 image and budget), OUT/panels/, OUT/curves.png and OUT/report.html. Rows that are stored are not
-computed again, so that a killed evaluation goes on with the same command."""
+computed again, so that a killed evaluation goes on with the same command.
+
+In place of runs, --torch-weights FILE --model NAME --data SOURCE attacks a PyTorch checkpoint."""
 
 
 def evaluate(argv: list[str]) -> None:
@@ -35,7 +38,7 @@ def evaluate(argv: list[str]) -> None:
     config = parse(EvaluateConfig, argv, command="evaluate", description=DESCRIPTION)
     check_evaluation(config)
     _runtime.prepare()
-    subjects = load_subjects(config)
+    subjects = load_subjects(config) if config.torch_weights is None else [torch_subject(config)]
     jobs = plan(config, subjects)
     weights = {s.name: fingerprint(leaves_of(s.variables)) for s in subjects}
     images = {s.dataset.name: hash_of(s.split) for s in subjects}

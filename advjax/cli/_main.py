@@ -20,12 +20,12 @@ commands:
   evaluate  attack trained models over many budgets and write rows, curves and a report
   sweep     the same by the engine, for a fraction of the gradients; grids, shards, clusters
   report    make report.html and curves.png from stored rows again
-  data      list | check SOURCE: what a source holds, and whether it is sound
+  data      list [NAME] | check SOURCE | prepare NAME: what there is, and whether it is sound
 
 CONFIG is a Python file with `config = TrainConfig(...)` (see experiments/configs/), or the
 config.json of an earlier run; fields given after it win. `advjax COMMAND --help` lists them.
 
-sources: phantom:dermoscopy | phantom:xray | phantom:ct | npz:PATH | folder:PATH
+sources: phantom:{dermoscopy,xray,ct,fundus,endoscopy} | npz:PATH | folder:PATH | tfds:NAME
 budgets are in [0, 1] pixel units; 8/255 may be written as 8/255.
 
 example:
@@ -139,7 +139,7 @@ def _command(name: str) -> Callable[[list[str]], int | None]:
 
 def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if isinstance(error, ImportError):
+    if isinstance(error, ImportError) and "pip install" not in text:
         return f"{text}; install what the command line needs: pip install 'advjax[run]'"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and "space" not in text.lower():
         return f"{text}: no space left; free some and run the same command again"

@@ -44,6 +44,7 @@ def parse(cls: type[Config], argv: Sequence[str], *, command: str, description: 
     words = [w if _names_shard(b, w) else _decimal(w) for b, w in zip(before, argv, strict=False)]
     # one attack is named in the singular
     words = [re.sub(r"^--attack(?==|$)", "--attacks", word) for word in words]
+    words = [re.sub(r"^--data(?==|$)", "--data.source", word) for word in words]
     default = cls()
     if words and not words[0].startswith("-"):
         default = read_config(words.pop(0), cls)

@@ -60,14 +60,7 @@ def load_subjects(config: EvaluateConfig | SweepConfig) -> list[Subject]:
             hashes[trained.data] = data.fingerprint(sources[trained.data])
         dataset = sources[trained.data]
         _check_data(folder, info, dataset, hashes[trained.data])
-        if config.split not in dataset.splits:
-            known = ", ".join(dataset.splits)
-            raise ValueError(f"split {config.split!r} is not in {dataset.name}; it has {known}")
-        split = dataset.splits[config.split]
-        if config.num_examples is not None:
-            # at random: many sources are sorted by class
-            order = np.random.default_rng(config.seed).permutation(len(split))
-            split = split.select(np.sort(order[: config.num_examples]))
+        split = choose_split(config, dataset)
         architecture = (trained.model, info["num_classes"], tuple(info["image_shape"]))
         apply = applies.setdefault(architecture, model.apply)
         label = name if names.count(name) == 1 else str(folder)
@@ -76,6 +69,23 @@ def load_subjects(config: EvaluateConfig | SweepConfig) -> list[Subject]:
         raise ValueError("runs: models of several tasks need an evaluation each")
     _check_names(config, subjects)
     return subjects
+
+
+def choose_split(config: EvaluateConfig | SweepConfig, dataset: Dataset) -> Split:
+    """Return the images that are attacked.
+
+    Raises:
+      ValueError: the data has no such split.
+    """
+    if config.split not in dataset.splits:
+        known = ", ".join(dataset.splits)
+        raise ValueError(f"split {config.split!r} is not in {dataset.name}; it has {known}")
+    split = dataset.splits[config.split]
+    if config.num_examples is not None:
+        # at random: many sources are sorted by class
+        order = np.random.default_rng(config.seed).permutation(len(split))
+        split = split.select(np.sort(order[: config.num_examples]))
+    return split
 
 
 def _check_data(folder: str, info: dict[str, Any], dataset: Dataset, found: str) -> None:
@@ -177,6 +187,8 @@ def attack_factory(
     if config.goal is not None:
         if config.criterion is not None:
             raise ValueError("goal: says what counts as reached; leave criterion out")
+        if name in ("fab", "deepfool"):
+            raise ValueError(f"goal: {name} leads away from a label only; use ddn, fmn or cw_l2")
         wanted = goal(about, config.goal, names)
         aim = {
             "loss": lambda output, target: loss(output, wanted(target)),

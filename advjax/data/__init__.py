@@ -7,10 +7,11 @@ for batch in data.batches(dataset.train, 64, seed=0, epoch=0, shuffle=True):
     images = data.augment(key, batch.image, AugmentConfig(flip_horizontal=True))
 """
 
-from advjax.data import phantoms
+from advjax.data import builders, phantoms
 from advjax.data._augment import augment, augment_pair
 from advjax.data._floor import ridge_floor
 from advjax.data._load import class_counts, describe, find, fingerprint, load
+from advjax.data._medical import window_level
 from advjax.data._pipeline import PADDING_ID, batches, epoch_order, make_batch, num_batches
 from advjax.data._spec import IGNORE, SPLITS, TASKS, Dataset, Progress, Split
 from advjax.data.phantoms import Phantom, PhantomSpec
@@ -28,6 +29,7 @@ __all__ = [
     "augment",
     "augment_pair",
     "batches",
+    "builders",
     "class_counts",
     "describe",
     "epoch_order",
@@ -38,4 +40,5 @@ __all__ = [
     "num_batches",
     "phantoms",
     "ridge_floor",
+    "window_level",
 ]

@@ -1,173 +1,131 @@
-"""Reader of folders of images, one folder per class."""
+"""Reader of folders of images: by class, with masks, or with a csv of labels."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from advjax.config import DataConfig
 from advjax.data import _split
 from advjax.data._assemble import assemble
+from advjax.data._checks import masks as check_masks
+from advjax.data._layout import Item, Layout, read_layout
+from advjax.data._pixels import read_image, read_mask
 from advjax.data._spec import Dataset, Progress
 from advjax.data._targets import Raw
 
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_VAL_NAMES = ("val", "valid", "validation")
 _TEST_FRACTION, _VAL_FRACTION = 0.2, 0.1
 
 
 def load_folder(path: Path, config: DataConfig, *, progress: Progress | None = None) -> Dataset:
-    """Load `{train,val,test}/{class}/*.png`, or `{class}/*.png` divided 70/10/20 per class.
+    """Load a folder of pictures, DICOM or NIfTI files, in one of three layouts.
 
-    Images are grey when all files are, else RGB; all need one size, or `config.size`. Without a
-    `val` folder an eighth of the training images is held out. Identities are hashes of the
-    relative path, so they survive a copy of the folder.
+    - `{train,val,test}/{class}/*.png`, or `{class}/*.png`.
+    - `images/*.png` beside `masks/*.png`, in the folder or in its `train`, `val` and `test`. A mask
+      has the stem of its image (perhaps with `_mask` or `_segmentation` behind) and the class of
+      each pixel, or black and white.
+    - `labels.csv`, or `train.csv`, `test.csv` and perhaps `val.csv`, with a header: the name of the
+      image first (a path in the folder, a name or a stem), then one column of classes (names or
+      numbers), or several columns of findings (0, 1, and -1 or nothing where unknown). The columns
+      `split` (train, val, test) and `patient` are optional. Masks may lie in `masks`.
+
+    What is not divided is divided 70/10/20 per class, patients whole where they are known; without
+    `val` an eighth of the training images is held out. Images are grey when all files are, else
+    RGB; all need one size, or `config.size`. Identities are hashes of the relative path, so they
+    survive a copy of the folder. The slices of a NIfTI volume are images of one group.
 
     Raises:
-      ValueError: no class folders, an empty one, other classes in test than in train, sizes that
-        differ, or a file that cannot be read; the message names it.
-      ModuleNotFoundError: pillow is not installed.
+      ValueError: the layout is none of these, an image lacks its mask or its row the image, test
+        has other classes than train, sizes differ, or a file cannot be read; the message names it.
+      ModuleNotFoundError: pillow, pydicom or nibabel is needed and not installed.
     """
-    folders = _split_folders(path)
-    if folders:
-        classes = _classes(folders["train"])
-        files = {split: _files(folder, classes) for split, folder in folders.items()}
-    else:
-        classes = _classes(path)
-        files = {"all": _files(path, classes)}
-    every = [item for listed in files.values() for item in listed]
-    images = _read_all(path, [file for file, _ in every], config.size, progress)
-    raws, start = {}, 0
-    for split, listed in files.items():
-        names = np.array([file.relative_to(path).as_posix() for file, _ in listed])
-        targets = np.array([label for _, label in listed], np.int32)
-        raws[split] = Raw(images[start : start + len(listed)], targets, names=names)
-        start += len(listed)
+    layout = read_layout(path)
+    every = [item for listed in layout.items.values() for item in listed]
+    whole = _read_all(path, every, config, progress)
+    of_split = np.concatenate(
+        [np.full(len(listed), k) for k, listed in enumerate(layout.items.values())]
+    )[whole.rows]
+    raws = {
+        split: whole.raw.select(np.flatnonzero(of_split == k))
+        for k, split in enumerate(layout.items)
+    }
     notes: tuple[str, ...] = ()
-    if not folders:
-        raws = _divide(path, raws["all"], config.seed)
-        line = f"no train and test folders: divided 70/10/20 per class with seed {config.seed}, "
-        notes = (line + "by image (patients are unknown)",)
-    return assemble(path.name, raws, config, class_names=classes, notes=notes)
+    if "all" in raws:
+        raws, notes = _divided(path, raws["all"], layout, config.seed)
+    return assemble(path.name, raws, config, class_names=layout.class_names, notes=notes)
 
 
-def _split_folders(path: Path) -> dict[str, Path]:
-    """Return the folder of each split, or nothing where the folder holds classes."""
-    inside = {folder.name.lower(): folder for folder in _subfolders(path)}
-    if "train" not in inside and "test" not in inside:
-        return {}
-    for name in ("train", "test"):
-        if name not in inside:
-            raise ValueError(
-                f"{path.name}: there is no {name} folder beside {sorted(inside)}; add it, or put "
-                "the class folders directly into the folder to have them divided"
-            )
-    val = [inside[name] for name in _VAL_NAMES if name in inside]
-    if len(val) > 1:
-        raise ValueError(f"{path.name}: {val[0].name} and {val[1].name} both exist; keep one")
-    found = {"train": inside["train"], "test": inside["test"]}
-    return {**found, "val": val[0]} if val else found
+class _Whole:
+    """All images as one split, and `[N]` the item that each comes from."""
 
-
-def _subfolders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    names = tuple(p.name for p in _subfolders(folder))
-    if not names:
-        raise ValueError(
-            f"{folder.name}: no class folders inside; the layout is "
-            "{train,val,test}/{class}/*.png or {class}/*.png"
-        )
-    return names
-
-
-def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """Return (file, class) of every image below a split folder, sorted."""
-    listed = []
-    for inside in _subfolders(folder):
-        if inside.name not in classes:
-            raise ValueError(
-                f"{folder.name}/{inside.name}: the training folder has no class "
-                f"{inside.name!r} (it has {', '.join(classes)}); rename it, or add training images"
-            )
-        found = sorted(
-            Path(root) / name
-            for root, _, names in os.walk(inside)
-            for name in names
-            if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
-        )
-        if not found:
-            raise ValueError(
-                f"{folder.name}/{inside.name}: no image inside; remove the folder, or add files "
-                f"that end in {', '.join(_SUFFIXES)}"
-            )
-        listed += [(file, classes.index(inside.name)) for file in found]
-    if not listed:
-        raise ValueError(f"{folder.name}: no class folders inside, so the split is empty")
-    return listed
+    def __init__(self, raw: Raw, rows: np.ndarray) -> None:
+        self.raw, self.rows = raw, rows
 
 
 def _read_all(
-    path: Path, files: list[Path], size: int | None, progress: Progress | None
-) -> np.ndarray:
-    """Read `[N, H, W, C]` uint8; grey when every file is grey."""
-    try:
-        from PIL import Image
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "folder: needs pillow; install it with pip install 'advjax[run]'"
-        ) from None
-    read = []
-    todo: Iterable[Path] = files if progress is None else progress(files)
-    for file in todo:
-        read.append(_read(Image, path, file, size))
-        if read[-1].shape[:2] != read[0].shape[:2]:
+    path: Path, items: list[Item], config: DataConfig, progress: Progress | None
+) -> _Whole:
+    """Read images and masks; a volume gives several rows."""
+    images: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
+    names: list[str] = []
+    rows: list[int] = []
+    first = ""
+    todo: Iterable[Item] = items if progress is None else progress(items)
+    for row, item in enumerate(todo):
+        name = item.file.relative_to(path).as_posix()
+        first = first or name
+        found = read_image(item.file, name, size=config.size, window=config.window)
+        if images and found.shape[1:3] != images[0].shape[1:3]:
             raise ValueError(
-                f"{file.relative_to(path).as_posix()} is {read[-1].shape[1]}x{read[-1].shape[0]} "
-                f"pixels, the first image {read[0].shape[1]}x{read[0].shape[0]}; give a size "
-                "(data.size) to resize all"
+                f"{name} is {found.shape[2]}x{found.shape[1]} pixels, the first image ({first}) "
+                f"{images[0].shape[2]}x{images[0].shape[1]}; give a size (data.size) to resize all"
             )
-    channels = max(image.shape[2] for image in read)
-    return np.stack([np.repeat(i, channels // i.shape[2], axis=2) for i in read])
+        images.append(found)
+        if item.mask is not None:
+            masks.append(_mask(path, name, item.mask, found.shape, config.size))
+        names += [name] if len(found) == 1 else [f"{name}#{k}" for k in range(len(found))]
+        rows += [row] * len(found)
+    channels = max(image.shape[3] for image in images)
+    pixels = np.concatenate([np.repeat(i, channels // i.shape[3], axis=3) for i in images])
+    of = np.array(rows)
+    labels = None if items[0].label is None else np.array([i.label for i in items], np.int32)[of]
+    volumes = len(of) > len(items)
+    grouped = items[0].group is not None
+    groups = [item.group if grouped else item.file.relative_to(path).as_posix() for item in items]
+    raw = Raw(
+        pixels,
+        labels,
+        np.concatenate(masks) if masks else None,
+        names=np.array(names),
+        groups=np.array(groups)[of] if grouped or volumes else None,
+    )
+    return _Whole(raw, of)
 
 
-def _read(pil: Any, path: Path, file: Path, size: int | None) -> np.ndarray:
-    """Read one file as `[H, W, 1 or 3]` uint8."""
+def _mask(
+    path: Path, image: str, file: Path, shape: tuple[int, ...], size: int | None
+) -> np.ndarray:
     name = file.relative_to(path).as_posix()
-    try:
-        with pil.open(file) as image:
-            image.load()
-            mode = image.mode
-            if mode in ("L", "LA", "1"):
-                image = image.convert("L")
-            elif mode in ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
-                image = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, pil.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())[:120]
+    found = read_mask(file, name, size=size)
+    if found.shape != shape[:3]:
         raise ValueError(
-            f"{name}: cannot be read as an image ({reason}); replace or remove the file"
-        ) from None
-    if image.mode not in ("L", "RGB"):
-        raise ValueError(
-            f"{name}: {mode} pixels (16 or 32 bits); choose a window and save it with 8 bits"
+            f"{name} is {found.shape[2]}x{found.shape[1]} pixels, its image {image} "
+            f"{shape[2]}x{shape[1]}; save them at one size"
         )
-    if size is not None and image.size != (size, size):
-        image = image.resize((size, size), pil.Resampling.BILINEAR)
-    pixels = np.asarray(image, np.uint8)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+    return check_masks(name, found, shape)
 
 
-def _divide(path: Path, whole: Raw, seed: int) -> dict[str, Raw]:
-    """Divide into train, val and test, each class in the same proportion."""
+def _divided(
+    path: Path, whole: Raw, layout: Layout, seed: int
+) -> tuple[dict[str, Raw], tuple[str, ...]]:
+    """Divide into train, val and test, each class in the same proportion; say so in a note."""
     targets = np.zeros(len(whole.images), np.int32) if whole.targets is None else whole.targets
-    test = _split.hold_out(targets, None, _TEST_FRACTION, seed)
+    groups = whole.groups
+    test = _split.hold_out(targets, groups, _TEST_FRACTION, seed)
     rest = np.flatnonzero(~test)
     share = _VAL_FRACTION / (1.0 - _TEST_FRACTION)
-    held = _split.hold_out(targets[rest], None, share, seed)
+    held = _split.hold_out(targets[rest], None if groups is None else groups[rest], share, seed)
     rows = {"train": rest[~held], "val": rest[held], "test": np.flatnonzero(test)}
     for split, chosen in rows.items():
         if not len(chosen):
@@ -175,4 +133,8 @@ def _divide(path: Path, whole: Raw, seed: int) -> dict[str, Raw]:
                 f"{path.name}: {len(targets)} images are too few to divide (no image is "
                 f"left for {split}); add images, or make train, val and test folders"
             )
-    return {split: whole.select(chosen) for split, chosen in rows.items()}
+    by = "by image (patients are unknown)" if groups is None else "by group"
+    per = "" if whole.targets is None else " per class"
+    where = "no train and test folders" if layout.class_names else "no splits"
+    note = f"{where}: divided 70/10/20{per} with seed {seed}, {by}"
+    return {split: whole.select(chosen) for split, chosen in rows.items()}, (note,)

@@ -13,8 +13,8 @@ from advjax.data._folder import load_folder
 from advjax.data._npz import load_npz
 from advjax.data._spec import SPLITS, TASKS, Dataset, Progress, Split
 from advjax.data._targets import count
+from advjax.data._tfds import load_tfds
 
-_PHANTOMS = {"ct": phantoms.ct, "dermoscopy": phantoms.dermoscopy, "xray": phantoms.xray}
 _DEFAULT_NUMBERS = (2048, 256, 512)
 _DEFAULT_SIZE = 32
 _KINDS = {
@@ -47,6 +47,8 @@ def load(config: DataConfig, *, progress: Progress | None = None) -> Dataset:
     kind, _, rest = config.source.partition(":")
     if kind == "phantom":
         return _load_phantoms(rest, config, progress)
+    if kind == "tfds":
+        return load_tfds(rest, config, progress=progress)
     path = find(rest)
     if kind == "npz":
         if path.is_dir():
@@ -85,10 +87,10 @@ def find(path: str) -> Path:
 
 def _check(config: DataConfig) -> None:
     kind, colon, rest = config.source.partition(":")
-    if kind not in ("phantom", "npz", "folder") or not colon or not rest:
+    if kind not in ("phantom", "npz", "folder", "tfds") or not colon or not rest:
         raise ValueError(
-            f"unknown data source {config.source!r}; write phantom:dermoscopy, phantom:xray, "
-            "phantom:ct, npz:PATH or folder:PATH"
+            f"unknown data source {config.source!r}; write phantom:dermoscopy (or xray, "
+            "ct, fundus, endoscopy), npz:PATH, folder:PATH or tfds:NAME"
         )
     for name in ("num_train", "num_val", "num_test", "size"):
         value = getattr(config, name)
@@ -101,16 +103,18 @@ def _check(config: DataConfig) -> None:
             f"data.task must be {', '.join(TASKS)} or None for what the source holds; got "
             f"{config.task!r}"
         )
+    if config.window is not None and not (len(config.window) == 2 and config.window[1] > 0):
+        raise ValueError(
+            f"data.window must be a centre and a width above 0, got {list(config.window)}"
+        )
     if not 0 <= config.seed < 2**31:
         raise ValueError(f"data.seed must be in [0, 2**31), got {config.seed}")
 
 
 def _load_phantoms(name: str, config: DataConfig, progress: Progress | None) -> Dataset:
-    if name not in _PHANTOMS:
-        raise ValueError(f"unknown phantom {name!r}; known: {', '.join(sorted(_PHANTOMS))}")
     size = _DEFAULT_SIZE if config.size is None else config.size
-    spec = _PHANTOMS[name](
-        size, difficulty=config.difficulty, signal=config.signal, task=config.task or ""
+    spec = phantoms.PhantomSpec(
+        name, size, config.difficulty, config.signal, task=config.task or ""
     )
     numbers = (config.num_train, config.num_val, config.num_test)
     splits = {}

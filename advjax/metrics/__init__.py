@@ -18,7 +18,14 @@ from advjax.metrics._classification import (
     quadratic_kappa,
     sensitivity_specificity,
 )
-from advjax.metrics._masks import image_dice, image_iou
+from advjax.metrics._detection import average_precision, box_iou, mean_average_precision
+from advjax.metrics._fooling import (
+    flip_probability,
+    fooling_rate,
+    label_flip_probability,
+    target_rate,
+)
+from advjax.metrics._labels import co_occurrence, label_correlation, paired_correlation
 from advjax.metrics._ranking import auroc, questions, weighted_auroc
 from advjax.metrics._robustness import (
     Norms,
@@ -30,6 +37,17 @@ from advjax.metrics._robustness import (
     norm_summary,
     perturbation_norms,
     robust_accuracy,
+)
+from advjax.metrics._segmentation import (
+    class_pixel_accuracy,
+    dice,
+    image_dice,
+    image_iou,
+    image_pixel_accuracy,
+    iou,
+    mean_iou,
+    overlap,
+    pixel_accuracy,
 )
 from advjax.metrics._streaming import (
     Streaming,
@@ -50,21 +68,37 @@ __all__ = [
     "accuracy",
     "accuracy_under_attack",
     "auroc",
+    "average_precision",
     "balanced_accuracy",
     "bootstrap",
+    "box_iou",
     "broken_alone",
     "broken_up_to",
+    "class_pixel_accuracy",
+    "co_occurrence",
     "confidence",
     "confusion_matrix",
     "correct",
+    "dice",
     "expected_calibration_error",
+    "flip_probability",
+    "fooling_rate",
     "image_dice",
     "image_iou",
+    "image_pixel_accuracy",
+    "iou",
     "label_accuracy",
+    "label_correlation",
+    "label_flip_probability",
+    "mean_average_precision",
     "mean_confidence",
+    "mean_iou",
     "minimal_budget",
     "norm_summary",
+    "overlap",
+    "paired_correlation",
     "perturbation_norms",
+    "pixel_accuracy",
     "predicted",
     "proportion_interval",
     "quadratic_kappa",
@@ -75,6 +109,7 @@ __all__ = [
     "streaming_accuracy",
     "streaming_confusion",
     "streaming_mean",
+    "target_rate",
     "weighted_auroc",
     "weighted_mean",
 ]

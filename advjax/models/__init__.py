@@ -30,6 +30,8 @@ from advjax.models._resnet import resnet18, resnet34, resnet50
 from advjax.models._rows import dense, global_mean
 from advjax.models._segnet import segnet
 from advjax.models._small_cnn import small_cnn
+from advjax.models._taps import layer_shapes, with_tap
+from advjax.models._torch_weights import load_torch, torch_sizes
 from advjax.models._transpose import conv_transpose
 from advjax.models._unet import unet
 from advjax.models._vgg import vgg16_bn
@@ -57,6 +59,8 @@ __all__ = [
     "in_precision",
     "inception_v3",
     "lax_ops_in_use",
+    "layer_shapes",
+    "load_torch",
     "max_pool",
     "mobilenet_v2",
     "output_of",
@@ -66,8 +70,10 @@ __all__ = [
     "resnet50",
     "segnet",
     "small_cnn",
+    "torch_sizes",
     "unet",
     "use_lax_ops",
     "vgg16_bn",
     "wide_resnet",
+    "with_tap",
 ]

@@ -10,9 +10,18 @@ COLOURS = np.array([[0, 158, 255], [255, 200, 0], [0, 220, 140], [255, 110, 200]
 
 
 def figures(pixels: Array) -> dict[str, Array]:
-    """Return Dice and IoU of images `[N]` from the pixels `[N, 3 K]` of their classes."""
+    """Return Dice and IoU of images `[N]` from the pixels `[N, 3 K]` of their classes.
+
+    NaN where these are not known.
+    """
     counts = pixels.reshape(len(pixels), -1, 3)
-    return {"dice": metrics.image_dice(counts), "iou": metrics.image_iou(counts)}
+    known = np.isfinite(pixels).all(1)
+    found = {name: np.full(len(pixels), np.nan) for name in ("dice", "iou")}
+    if known.any():
+        whole = counts[known].astype(np.int64)
+        found["dice"][known] = metrics.image_dice(whole)
+        found["iou"][known] = metrics.image_iou(whole)
+    return found
 
 
 def dice_by_class(group: Group, shown: Array, attacks: set[str]) -> list[tuple[str, str, Array]]:

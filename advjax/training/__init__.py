@@ -17,6 +17,14 @@ The step alone, for programs of your own:
 from advjax.training import methods
 from advjax.training._config_io import config_from_dict, config_to_dict
 from advjax.training._evaluate import predict, predict_attacked, robust_scores, scores
+from advjax.training._gap import (
+    Goal,
+    flip_predictions,
+    generated,
+    least_likely,
+    towards,
+)
+from advjax.training._gap_loop import GapResult, load_gap, train_gap
 from advjax.training._loop import TrainResult, train
 from advjax.training._many import train_many
 from advjax.training._optim import build_optimizer, learning_rate_at, set_learning_rate
@@ -31,18 +39,26 @@ from advjax.training._state import (
 )
 from advjax.training._step import make_train_step, unique_keys
 from advjax.training._sums import NonFiniteLossError
+from advjax.training._uap import UapResult, train_uap, uap_radius
 
 __all__ = [
+    "GapResult",
+    "Goal",
     "NonFiniteLossError",
     "TrainResult",
     "TrainState",
+    "UapResult",
     "build_optimizer",
     "config_from_dict",
     "config_to_dict",
     "eval_variables",
+    "flip_predictions",
+    "generated",
     "init_state",
     "join_variables",
     "learning_rate_at",
+    "least_likely",
+    "load_gap",
     "make_train_step",
     "methods",
     "predict",
@@ -53,7 +69,11 @@ __all__ = [
     "set_learning_rate",
     "split_variables",
     "step_key",
+    "towards",
     "train",
+    "train_gap",
     "train_many",
+    "train_uap",
+    "uap_radius",
     "unique_keys",
 ]

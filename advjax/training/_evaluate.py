@@ -40,6 +40,8 @@ def _attack(
 ) -> Callable[..., Array]:
     """Jit `(variables, batch, key, eps) -> x_adv [B, H, W, C]`; eps is traced."""
     ball, about = threat.by_name(norm), get_task(task)
+    # scores of findings and masks fall on after the first decision is broken
+    stop = "success" if task == "single" else "budget"
 
     def attacked(variables: Any, batch: Batch, key: Array, eps: Array) -> Array:
         objective = attacks.from_logits(
@@ -49,7 +51,7 @@ def _attack(
             config.name, objective, ball, num_steps=config.num_steps, step_size=config.step_size
         )
         keys = example_keys(key, batch.id, attack_id=config.name)
-        return attacks.run(attack, keys, batch.image, batch.target, eps).x_adv
+        return attacks.run(attack, keys, batch.image, batch.target, eps, stop=stop).x_adv
 
     return jax.jit(attacked)
 
@@ -103,7 +105,7 @@ def predict_attacked(
       model: in evaluation mode.
       variables: of the model.
       split: of a `data.Dataset`.
-      attack: its name and numbers; it stops a row at its first success.
+      attack: its name and numbers; of single labels it stops a row at its first success.
       eps: budget in [0, 1] pixel units; traced.
       task: name of the task.
       norm: `"linf"` or `"l2"`.

@@ -33,7 +33,10 @@ def test_relative_paths_look_in_the_working_directory_then_in_the_data_folder(
     [
         ({"source": "mnist"}, "unknown data source 'mnist'; write phantom:dermoscopy"),
         ({"source": "npz:"}, "unknown data source"),
-        ({"source": "phantom:mri"}, "unknown phantom 'mri'; known: ct, dermoscopy, xray"),
+        (
+            {"source": "phantom:mri"},
+            "unknown phantom 'mri'; known: ct, dermoscopy, endoscopy, fundus, xray",
+        ),
         ({"num_train": 0}, "data.num_train must be at least 1"),
         ({"size": -3}, "data.size must be at least 1"),
         ({"size": 4}, r"size of a phantom must be in \[16, 1024\]"),

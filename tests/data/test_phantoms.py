@@ -8,7 +8,7 @@ from advjax import data
 from advjax.config import DataConfig
 from advjax.data import phantoms
 
-CLASSES = {"dermoscopy": 7, "xray": 14, "ct": 2}
+CLASSES = {"dermoscopy": 7, "xray": 14, "ct": 2, "fundus": 5, "endoscopy": 2}
 N = 128  # one chunk
 
 
@@ -48,7 +48,7 @@ def test_shapes_ranges_and_targets(name):
     assert found.image.dtype == found.mask.dtype == np.uint8
     assert found.image.std(axis=(1, 2, 3)).min() > 5
     assert found.mask.shape == (N, 16, 16)
-    assert set(np.unique(found.mask)) <= {0, 1}
+    assert set(np.unique(found.mask)) == ({0, 1, 2} if name == "fundus" else {0, 1})
     assert found.target.dtype == np.int32
     assert len(spec.class_names) == CLASSES[name]
     if name == "xray":
@@ -73,6 +73,52 @@ def test_masks_mark_what_they_should():
     assert np.mean(darker) > 0.8
     assert (slices.mask[slices.target == 0] == 0).all()
     assert (slices.mask[slices.target == 1].sum(axis=(1, 2)) > 0).mean() > 0.9
+
+
+def test_each_grade_of_retinopathy_has_more_lesions_than_the_one_before():
+    eyes = batch("fundus")
+    area = (eyes.mask == 2).mean(axis=(1, 2))
+    assert (area[eyes.target == 0] == 0).all()
+    assert (area[eyes.target > 0] > 0).mean() > 0.9
+    by_grade = [area[eyes.target == grade].mean() for grade in range(4)]
+    assert by_grade == sorted(by_grade)
+    # every eye has vessels, and they are darker than what is two pixels away
+    vessel = eyes.mask == 1
+    assert (vessel.mean(axis=(1, 2)) > 0.01).all()
+    beside = np.roll(vessel, 2, axis=2) & (eyes.mask == 0) & (eyes.image.max(axis=-1) > 60)
+    red = eyes.image[..., 1]
+    assert red[vessel].mean() < 0.9 * red[beside].mean()
+
+
+def test_polyps_and_their_masks():
+    views = batch("endoscopy")
+    area = views.mask.mean(axis=(1, 2))
+    assert (area[views.target == 0] == 0).all()
+    assert (area[views.target == 1] > 0.03).all()
+
+
+def test_boxes_of_artefacts():
+    spec = spec_of("endoscopy", task="detection", difficulty=0.0)
+    made = phantoms.make_many(jax.random.key(0), spec, N)
+    assert made.target.shape == (N, 8, 5)
+    assert made.target.dtype == np.float32
+    assert spec.class_names == phantoms.ARTEFACTS
+    there = made.target[..., 0] >= 0
+    assert there.any(axis=1).all()
+    assert (np.diff(there.astype(int), axis=1) <= 0).all()
+    assert (made.target[~there] == -1).all()
+    kind, y0, x0, y1, x1 = made.target[there].T
+    assert set(kind) == set(range(5))
+    for low, high in ((y0, y1), (x0, x1)):
+        assert ((low >= 0) & (low < high) & (high <= 16) & (low == np.round(low))).all()
+    # a box holds what it names: without artefacts the picture differs inside of it
+    plain = phantoms.make_many(jax.random.key(0), spec_of(
+        "endoscopy", task="detection", difficulty=0.0, signal=0.0), N)  # fmt: skip
+    change = np.abs(made.image.astype(int) - plain.image).max(axis=-1)
+    for row, boxes in enumerate(made.target.astype(int)):
+        for _, top, left, bottom, right in boxes[there[row]]:
+            assert change[row, top:bottom, left:right].max() > 16
+    assert (plain.target == -1).all()
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -146,6 +192,8 @@ def test_one_program_serves_every_difficulty():
 def test_bad_specs():
     with pytest.raises(ValueError, match="unknown phantom 'mri'"):
         phantoms.PhantomSpec("mri")
+    with pytest.raises(ValueError, match="phantom:ct has no targets for the task 'detection'"):
+        phantoms.ct(task="detection")
     for kwargs in ({"size": 8}, {"difficulty": 1.5}, {"signal": -1.0}, {"texture": float("nan")}):
         with pytest.raises(ValueError, match=next(iter(kwargs))):
             phantoms.dermoscopy(**kwargs)

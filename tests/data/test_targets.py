@@ -169,15 +169,30 @@ def test_bad_targets(load, arrays, change, task, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["ct", "dermoscopy", "xray"])
-def test_masks_of_phantoms_are_targets(name):
+@pytest.mark.parametrize(("name", "values"), [("endoscopy", 2), ("fundus", 3)])
+def test_masks_of_phantoms_are_targets(name, values):
     config = DataConfig(
         source=f"phantom:{name}", size=16, num_train=3, num_val=2, num_test=2, task="segmentation"
     )
     found = data.load(config)
     assert found.train.targets.shape == (3, 16, 16)
     assert found.train.targets.dtype == np.int32
-    assert set(np.unique(found.train.targets)) == {0, 1}
+    assert (
+        set(np.unique(found.train.targets)) == set(range(values)) == set(range(found.num_classes))
+    )
+    assert all((split.targets > 0).any(axis=(1, 2)).all() for split in found.splits.values())
     assert found.class_names[0] == "background"
-    with pytest.raises(ValueError, match=f"phantom:{name} has no targets for the task 'detection'"):
-        data.load(DataConfig(source=f"phantom:{name}", task="detection"))
+
+
+def test_boxes_of_phantoms_are_targets():
+    found = data.load(
+        DataConfig(
+            source="phantom:endoscopy", size=16, num_train=3, num_val=2, num_test=2,
+            task="detection",
+        )
+    )  # fmt: skip
+    assert found.train.targets.shape == (3, 8, 5)
+    assert found.class_names == data.phantoms.ARTEFACTS
+    assert found.train.masks is not None
+    with pytest.raises(ValueError, match="phantom:ct has no targets for the task 'detection'"):
+        data.load(DataConfig(source="phantom:ct", task="detection"))

@@ -101,10 +101,12 @@ def test_rows_have_the_same_bits_in_every_batch(name):
 
 def shapes_of(model, *shape, train=False):
     """Shapes of variables and of the output, without compiling anything."""
-    x = jax.ShapeDtypeStruct(shape, jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    apply = functools.partial(model.apply, train=train) if train else model.apply
-    output = jax.eval_shape(apply, variables, x)
+
+    def both(x):
+        variables = model.init(jax.random.key(0), x)
+        return variables, model.apply(variables, x, train=train)
+
+    variables, output = jax.eval_shape(both, jax.ShapeDtypeStruct(shape, jnp.float32))
     return variables, jax.tree.map(lambda a: a.shape, output[0] if train else output)
 
 
@@ -130,7 +132,7 @@ def test_parameter_counts_are_the_published_ones(name, options, classes, size, p
 
 @pytest.mark.parametrize("name", sorted(set(models.ZOO) - {"small_cnn", "resnet34", "resnet50"}))
 def test_any_size_and_channels(name):
-    for stem, size in (("cifar", (1, 3)), ("cifar", (9, 33)), ("imagenet", (75, 80))):
+    for stem, size, train in (("cifar", (1, 3), False), ("imagenet", (75, 80), True)):
         model = models.build(config.ModelConfig(name=name, width=4, stem=stem), 4)
         want = {
             "labels": (2, 4), "pixels": (2, *size, 4), "image": (2, *size, 4),
@@ -139,8 +141,7 @@ def test_any_size_and_channels(name):
                 for k, c in (("heatmap", 4), ("size", 2), ("offset", 2))
             },
         }[models.output_of(name)]  # fmt: skip
-        for train in (False, True):
-            assert shapes_of(model, 2, *size, 4, train=train)[1] == want
+        assert shapes_of(model, 2, *size, 4, train=train)[1] == want
 
 
 def test_what_comes_out_is_known_by_name():
@@ -193,17 +194,31 @@ def test_the_auxiliary_logits_come_where_they_are_asked_for():
             made.apply(variables, x, train=train, aux=True)
 
 
-def test_attention_is_a_softmax_over_the_pixels_of_a_pool():
+@pytest.mark.parametrize("normalise", [True, False])
+def test_attention_weighs_the_pixels(normalise):
+    layer = _attn_vgg.Attention(4, normalise)
+    x, last = (jnp.asarray(RNG.random(s), jnp.float32) for s in ((2, 6, 4, 3), (2, 3, 2, 5)))
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), x, last)
+    params = jax.tree.map(lambda a: RNG.standard_normal(a.shape).astype(np.float32), shapes)
+    weights, found = jax.jit(layer.apply)(params, x, last)
+    p = params["params"]
+    guide = _attn_vgg.resize(last @ p["global"]["kernel"][0, 0], (6, 4))
+    score = np.maximum(x @ p["local"]["kernel"][0, 0] + guide, 0) @ p["score"]["kernel"][0, 0]
+    score = (score + p["score"]["bias"])[..., 0]
+    exp = np.exp(score)
+    want = exp / exp.sum((1, 2), keepdims=True) if normalise else exp / (1 + exp)
+    np.testing.assert_allclose(weights, want, rtol=1e-4)
+    total = (want[..., None] * x).sum((1, 2))
+    np.testing.assert_allclose(found, total / (1 if normalise else 24), rtol=1e-4)
+
+
+def test_attention_maps_have_the_size_of_the_images():
     model, variables = made("attn_vgg")
-    logits, (map3, map4) = jax.jit(lambda v, x: model.apply(v, x, maps=True))(variables, X)
-    assert map3.shape == (4, 4, 4)
-    assert map4.shape == (4, 2, 2)
-    for found in (map3, map4):
-        np.testing.assert_allclose(found.sum((1, 2)), 1, rtol=1e-5)
-    output = program("attn_vgg")(variables, X, jax.random.key(0))[0]
-    np.testing.assert_allclose(logits, output, rtol=1e-4, atol=1e-5)
     whole = jax.eval_shape(lambda v, x: models.attention_maps(model, v, x), variables, X)
     assert [a.shape for a in whole] == [(4, 11, 18)] * 2
+    logits, maps = jax.eval_shape(lambda v, x: model.apply(v, x, maps=True), variables, X)
+    assert [a.shape for a in maps] == [(4, 4, 4), (4, 2, 2)]  # of images grown to 32x32
+    assert logits.shape == LOGITS
     with pytest.raises(ValueError, match="unet has none"):
         models.attention_maps(models.unet(2), variables, X)
     with pytest.raises(ValueError, match="maps are for evaluation"):
@@ -231,18 +246,19 @@ def test_average_pool_counts_what_is_padded():
         for i, j in np.ndindex(*sizes):
             a, b = i * stride, j * stride
             want[:, i, j] = wide[:, a : a + size, b : b + size].mean((1, 2))
-        np.testing.assert_allclose(_layers.avg_pool(jnp.asarray(x), size, stride, padding), want,
-                                   rtol=1e-5)  # fmt: skip
+        pool = jax.jit(functools.partial(
+            _layers.avg_pool, size=size, stride=stride, padding=padding
+        ))  # fmt: skip
+        np.testing.assert_allclose(pool(x), want, rtol=1e-5)
 
 
 def test_adaptive_mean_averages_every_pixel_of_a_part():
-    x = jnp.asarray(RNG.random((1, 14, 5, 2)), jnp.float32)
-    got = _layers.adaptive_mean(x, 7)
+    x = RNG.random((1, 14, 5, 2)).astype(np.float32)
+    got, one = jax.jit(lambda x: [_layers.adaptive_mean(x, bins) for bins in (7, 1)])(x)
     assert got.shape == (1, 7, 7, 2)
     np.testing.assert_allclose(got[0, 3, 0], x[0, 6:8, 0:1].mean((0, 1)), rtol=1e-6)
     np.testing.assert_allclose(got[0, 0, 1], x[0, 0:2, 0:2].mean((0, 1)), rtol=1e-6)
-    same = _layers.adaptive_mean(x[:, :7, :5], 1)[:, 0, 0]
-    np.testing.assert_allclose(same, x[:, :7, :5].mean((1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(one[:, 0, 0], x.mean((1, 2)), rtol=1e-6)
 
 
 def test_images_grow_by_their_border_and_shrink_back():

@@ -8,14 +8,26 @@ so that a method can be tried in minutes with nothing to download, and they prov
 patients.
 """
 
-from advjax.data.phantoms._make import ct, dermoscopy, make, make_batch, make_many, xray
-from advjax.data.phantoms._spec import Phantom, PhantomSpec
+from advjax.data.phantoms._make import (
+    ct,
+    dermoscopy,
+    endoscopy,
+    fundus,
+    make,
+    make_batch,
+    make_many,
+    xray,
+)
+from advjax.data.phantoms._spec import ARTEFACTS, Phantom, PhantomSpec
 
 __all__ = [
+    "ARTEFACTS",
     "Phantom",
     "PhantomSpec",
     "ct",
     "dermoscopy",
+    "endoscopy",
+    "fundus",
     "make",
     "make_batch",
     "make_many",

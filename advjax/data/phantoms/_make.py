@@ -7,18 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import random
-from advjax.data.phantoms import _ct, _dermoscopy, _xray
+from advjax.data.phantoms import _ct, _dermoscopy, _endoscopy, _fundus, _xray
 from advjax.data.phantoms._spec import Phantom, PhantomSpec
 
 Array = jax.Array
 Progress = Callable[[range], Iterable[int]]
 
-_DRAW = {"dermoscopy": _dermoscopy.draw, "xray": _xray.draw, "ct": _ct.draw}
+_DRAW = {
+    "ct": _ct.draw,
+    "dermoscopy": _dermoscopy.draw,
+    "endoscopy": _endoscopy.draw,
+    "fundus": _fundus.draw,
+    "xray": _xray.draw,
+}
 _CHUNK = 128
 # of each finding, alone: on average two per image, and one image in ten without any
 _PREVALENCE = 0.15
 # modalities of which one class has nothing to segment
-_LESION_OR_NOT = ("ct",)
+_LESION_OR_NOT = ("ct", "endoscopy")
 
 
 def dermoscopy(
@@ -73,6 +79,43 @@ def ct(
       mask of a negative slice is empty. For segmentation every slice is positive.
     """
     return PhantomSpec("ct", size, difficulty, signal, texture, task)
+
+
+def fundus(
+    size: int = 32,
+    difficulty: float = 0.5,
+    signal: float = 1.0,
+    texture: float = 1.0,
+    task: str = "",
+) -> PhantomSpec:
+    """Describe colour fundus photographs with the five ordered grades of diabetic retinopathy.
+
+    Small vessels and microaneurysms want 64 pixels or more. See `PhantomSpec` for the arguments.
+
+    Returns:
+      A spec whose images are `[size, size, 3]` and whose target is the grade 0 to 4, equally
+      likely; the mask is 1 on vessels and 2 on lesions.
+    """
+    return PhantomSpec("fundus", size, difficulty, signal, texture, task)
+
+
+def endoscopy(
+    size: int = 32,
+    difficulty: float = 0.5,
+    signal: float = 1.0,
+    texture: float = 1.0,
+    task: str = "",
+) -> PhantomSpec:
+    """Describe views into the colon: with or without a polyp, its mask, or boxes of artefacts.
+
+    Boxes want 64 pixels or more. See `PhantomSpec` for the arguments; for detection `signal` is the
+    strength of the artefacts.
+
+    Returns:
+      A spec whose images are `[size, size, 3]` and whose target is, by task, 0 or 1, equally
+      likely; the mask, every image having a polyp; or 1 to 8 boxes of five kinds of artefact.
+    """
+    return PhantomSpec("endoscopy", size, difficulty, signal, texture, task)
 
 
 def make(key: Array, spec: PhantomSpec, *, target: Array | int | None = None) -> Phantom:

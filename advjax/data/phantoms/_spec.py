@@ -8,6 +8,9 @@ import jax
 
 DERMOSCOPY_CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 CT_CLASSES = ("negative", "positive")
+FUNDUS_GRADES = ("none", "mild", "moderate", "severe", "proliferative")
+ENDOSCOPY_CLASSES = ("normal", "polyp")
+ARTEFACTS = ("specularity", "saturation", "bubbles", "instrument", "contrast")
 XRAY_FINDINGS = (
     "Atelectasis",
     "Cardiomegaly",
@@ -31,8 +34,9 @@ class Phantom(NamedTuple):
 
     Attributes:
       image: `[H, W, C]` float32 in [0, 1].
-      target: by the task of the spec: `[]` int32 class, `[K]` int32 multi-hot, or the mask.
-      mask: `[H, W]` int32, 0 background and 1 lesion (x-ray: lung).
+      target: by the task of the spec: `[]` int32 class, `[K]` int32 multi-hot, the mask, or
+        `[8, 5]` float32 boxes (class, y0, x0, y1, x1) in pixels, filled up with rows of -1.
+      mask: `[H, W]` int32, 0 background and 1 lesion (x-ray: lung; fundus: 1 vessel, 2 lesion).
     """
 
     image: Any
@@ -57,6 +61,17 @@ _KINDS = {
     "dermoscopy": _Kind(
         3, {"single": DERMOSCOPY_CLASSES, "segmentation": ("background", "lesion")}
     ),
+    "endoscopy": _Kind(
+        3,
+        {
+            "single": ENDOSCOPY_CLASSES,
+            "segmentation": ("background", "polyp"),
+            "detection": ARTEFACTS,
+        },
+    ),
+    "fundus": _Kind(
+        3, {"single": FUNDUS_GRADES, "segmentation": ("background", "vessel", "lesion")}
+    ),
     "xray": _Kind(1, {"multi": XRAY_FINDINGS, "segmentation": ("background", "lung")}),
 }
 MODALITIES = tuple(_KINDS)
@@ -72,7 +87,7 @@ class PhantomSpec:
     """What to draw: a pytree whose numbers are traced, so that one program serves all of them.
 
     Attributes:
-      modality: `ct`, `dermoscopy` or `xray`.
+      modality: `ct`, `dermoscopy`, `endoscopy`, `fundus` or `xray`.
       size: height and width in pixels.
       difficulty: in [0, 1]; strength of noise, artefacts, illumination and anatomical variation.
       signal: in [0, 2]; strength of the large structures that make a class (shape, layout,
@@ -80,8 +95,9 @@ class PhantomSpec:
       texture: in [0, 10]; strength of a fine pattern whose pitch depends on the class, about
         3/255 in amplitude at 1. It predicts, and a budget of that size removes it: what a
         standard network leans on and a robust one must not.
-      task: what the target is: `single` (one class per image; x-ray: `multi`, several findings) or
-        `segmentation` (the mask). Empty: the first of these.
+      task: what the target is: `single` (one class per image; x-ray: `multi`, several findings),
+        `segmentation` (the mask) or, of endoscopy, `detection` (boxes of artefacts). Empty: the
+        first of these.
     """
 
     modality: str
