@@ -212,27 +212,25 @@ def check_method(
     state = {name: value for name, value in variables.items() if name != "params"}
     keys = jax.random.split(jax.random.key(0), len(batch.id))
 
-    def value(params: Any, batch: Batch) -> Array:
-        return loss(apply, params, state, batch, keys, method_state)[0]
+    def value(params: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        total, aux = loss(apply, params, state, batch, keys, method_state)
+        return total, aux.metrics
 
-    whole = jax.jit(jax.value_and_grad(value))
-    total, gradient = whole(variables["params"], batch)
+    whole = jax.jit(jax.value_and_grad(value, has_aux=True))
+    (total, metrics), gradient = whole(variables["params"], batch)
     _assert(total.shape == () and bool(jnp.isfinite(total)), "the loss is one finite scalar")
     leaves = jax.tree.leaves(gradient)
     _assert(all(bool(jnp.all(jnp.isfinite(g))) for g in leaves), "the gradient is finite")
     _assert(any(bool(jnp.any(g != 0)) for g in leaves), "the gradient moves something")
-    again = whole(variables["params"], batch)[0]
+    again = whole(variables["params"], batch)[0][0]
     _assert(bool(again == total), "the same keys, the same loss")
     padded = batch._replace(valid=jnp.asarray(batch.valid).at[-1].set(False))
     other = padded._replace(target=jax.tree.map(lambda t: jnp.roll(t, 1, 0), padded.target))
     mixed = jax.tree.map(lambda t, o: t.at[-1].set(o[-1]), padded.target, other.target)
-    a = whole(variables["params"], padded)[0]
-    b = whole(variables["params"], padded._replace(target=mixed))[0]
+    a = whole(variables["params"], padded)[0][0]
+    b = whole(variables["params"], padded._replace(target=mixed))[0][0]
     _assert(bool(a == b), "what a padding row is labelled must not matter")
-    aux = loss(apply, variables["params"], state, batch, keys, method_state)[1]
-    _assert(
-        all(v.shape == (len(batch.id),) for v in aux.metrics.values()), "metrics are one per row"
-    )
+    _assert(all(v.shape == (len(batch.id),) for v in metrics.values()), "metrics are one per row")
 
 
 def _refuses(call: Callable[[Array], Any], value: Array) -> None:
