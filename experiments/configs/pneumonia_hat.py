@@ -3,6 +3,10 @@
 advjax train experiments/configs/pneumonia_hat.py
 
 The standard model that labels its helper examples is trained first, in runs/pneumonia_hat/helper.
+
+With --epochs 5 (185 updates), latest checkpoint: test accuracy 0.874; under PGD-20 0.746 at 4/255
+and 0.583 at 8/255. Standard training of as many updates: 0.885, 0.504 and 0.120 (seed 0, 2026-11,
+jax 0.10.2).
 """
 
 from advjax.config import (

@@ -1,6 +1,10 @@
 """Pneumonia in chest X-rays (PneumoniaMNIST, 28x28), MAAdvT at 4/255 and beta 6.
 
 advjax train experiments/configs/pneumonia_maadvt.py
+
+With --epochs 5 (185 updates), latest checkpoint: test accuracy 0.872; under PGD-20 0.748 at 4/255
+and 0.581 at 8/255. Standard training of as many updates: 0.885, 0.504 and 0.120 (seed 0, 2026-11,
+jax 0.10.2).
 """
 
 from advjax.config import (

@@ -1,6 +1,10 @@
 """Pneumonia in chest X-rays (PneumoniaMNIST, 28x28), MART at 4/255 and beta 6.
 
 advjax train experiments/configs/pneumonia_mart.py
+
+With --epochs 5 (185 updates), latest checkpoint: test accuracy 0.876; under PGD-20 0.782 at 4/255
+and 0.603 at 8/255. Standard training of as many updates: 0.885, 0.504 and 0.120 (seed 0, 2026-11,
+jax 0.10.2).
 """
 
 from advjax.config import (

@@ -4,6 +4,10 @@ advjax train experiments/configs/pneumonia_mpadvt.py
 
 As Xu et al. (2021): half of the images, budgets of 0.01 to 0.04, 1 to 9 steps of 1/255. `eps` is
 that of the validation.
+
+With --epochs 5 (185 updates), latest checkpoint: test accuracy 0.868; under PGD-20 0.737 at 4/255
+and 0.500 at 8/255. Standard training of as many updates: 0.885, 0.504 and 0.120 (seed 0, 2026-11,
+jax 0.10.2).
 """
 
 from advjax.config import (
