@@ -100,6 +100,8 @@ def _attack(text: str) -> AttackConfig:
     if found.name == AUTOATTACK:
         if found.num_steps is not None or found.step_size is not None:
             raise ValueError(f"attacks: {text}: autoattack has the steps that were published")
+        if (found.loss, found.criterion, found.goal) != (None, None, None):
+            raise ValueError(f"attacks: {text}: autoattack has the losses that were published")
         if found.version not in (None, *engine.VERSIONS):
             known = ", ".join(engine.VERSIONS)
             raise ValueError(f"attacks: {text}: unknown version; known: {known}")

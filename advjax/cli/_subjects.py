@@ -187,6 +187,8 @@ def attack_factory(
     if config.goal is not None:
         if config.criterion is not None:
             raise ValueError("goal: says what counts as reached; leave criterion out")
+        if name in ("fab", "deepfool"):
+            raise ValueError(f"goal: {name} leads away from a label only; use ddn, fmn or cw_l2")
         wanted = goal(about, config.goal, names)
         aim = {
             "loss": lambda output, target: loss(output, wanted(target)),

@@ -103,7 +103,7 @@ def _check(config: DataConfig) -> None:
             f"data.task must be {', '.join(TASKS)} or None for what the source holds; got "
             f"{config.task!r}"
         )
-    if config.window is not None and not config.window[1] > 0:
+    if config.window is not None and not (len(config.window) == 2 and config.window[1] > 0):
         raise ValueError(
             f"data.window must be a centre and a width above 0, got {list(config.window)}"
         )

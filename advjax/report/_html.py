@@ -62,6 +62,7 @@ class Section(NamedTuple):
     cards: list[Card]
     legend: list[tuple[str, Markup]]
     multi: bool
+    masks: bool
     robust: list[Plot]
     alone: list[Plot]
     strict: list[Plot]
@@ -189,6 +190,7 @@ def _section(
         cards=_cards(found, norm),
         legend=_legend(found, norm),
         multi=found.multi,
+        masks=found.group.masks,
         robust=_plots(found, norm, "robust"),
         alone=_plots(found, norm, "alone"),
         strict=_plots(found, norm, "robust", found.series) if found.multi else [],

@@ -200,12 +200,14 @@ def _epoch(step: Any, members: list[_Member], epoch: int, bar: Progress) -> list
     """Train one epoch of runs that stand at the same one; return what failed."""
     started = time.perf_counter()
     bar.start(epoch)
-    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(m.state for m in members))
+    # a loop over one run is no loop to XLA, and rounds otherwise: one that catches up goes twice
+    lanes = members if len(members) > 1 else members * 2
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(m.state for m in lanes))
     per_epoch = members[0].job.steps_per_epoch
     sums = [Sums(m.job.config, epoch, per_epoch) for m in members]
     failed: dict[int, str] = {}
     waiting: list[Any] = []
-    rows = zip(*(_loop.batches(m.job, epoch) for m in members), strict=True)
+    rows = zip(*(_loop.batches(m.job, epoch) for m in lanes), strict=True)
     for number, batches in enumerate(rows, start=1):
         states, metrics = step(states, jax.tree.map(lambda *leaves: np.stack(leaves), *batches))
         waiting.append(metrics)

@@ -26,6 +26,8 @@ def test_window_level_by_hand():
 def test_a_bad_window():
     with pytest.raises(ValueError, match=r"data\.window must be a centre and a width above 0"):
         data.load(DataConfig(window=(40.0, 0.0)))
+    with pytest.raises(ValueError, match=r"data\.window must be a centre and a width"):
+        data.load(DataConfig(window=(40.0,)))
 
 
 def write_dicom(pydicom, path, stored, **tags):
