@@ -84,13 +84,13 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
         if not is_autoattack(job)
         for restart in range(config.restarts)
         for eps in config.epsilons
-        if not _stored(rows, job.subject, job.attack, eps, restart)
+        if not stored(rows, job.subject, job.attack, eps, restart)
     ]
     total = sum(len(job.subject.split.images) * job.spec.num_steps for job, _, _ in todo)
     key = jax.random.key(config.seed)
     bar = tqdm(total=total, unit="grad", unit_scale=True, desc="attack", disable=not todo)
     for subject in {job.subject.name: job.subject for job in jobs}.values():
-        if not _stored(rows, subject, "none", 0.0, 0):
+        if not stored(rows, subject, "none", 0.0, 0):
             first = next(job for job in jobs if job.subject.name == subject.name)
             rows.write(clean_rows(first, key, config), f"{subject.name}/none")
     clean: dict[str, np.ndarray] = {}
@@ -99,7 +99,7 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
         for job, eps, restart in todo:
             subject = job.subject
             if subject.name not in clean:
-                clean[subject.name] = _clean_of(rows, subject)
+                clean[subject.name] = clean_of(rows, subject)
             wrong = clean[subject.name]
             budget = f"{eps * 255:.3g}/255" if job.config.norm == "linf" else f"{eps:.3g}"
             bar.set_postfix_str(f"{subject.name} {job.attack} {budget}", refresh=False)
@@ -117,7 +117,7 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
                 chosen = np.argsort(in_turn(targets), kind="stable")[: config.panels]
                 write_panel(config.out, subject, job.attack, eps, chosen, result.x_adv[chosen])
             rows.write(columns, f"{subject.name}/{job.attack}/{eps!r}/{restart}")
-            _add_cost(rows, job, len(wrong), time.monotonic() - started)
+            add_cost(rows, job, len(wrong), time.monotonic() - started)
     cascades = [
         run_autoattack(config, rows, job, job.attack, key) for job in jobs if is_autoattack(job)
     ]
@@ -133,19 +133,21 @@ def _ticker(bar: tqdm, num_steps: int) -> Callable[[int], None]:
     return tick
 
 
-def _stored(rows: Store, subject: Subject, attack: str, eps: float, restart: int) -> bool:
+def stored(rows: Store, subject: Subject, attack: str, eps: float, restart: int) -> bool:
+    """Whether every image of a subject has its row."""
     count = rows.num_rows(
         model=subject.name, data=subject.dataset.name, attack=attack, eps=eps, restart=restart
     )
     return count >= len(subject.split.images)
 
 
-def _clean_of(rows: Store, subject: Subject) -> np.ndarray:
+def clean_of(rows: Store, subject: Subject) -> np.ndarray:
+    """Return `[N]`, which images are wrong when clean, as stored."""
     name, data = subject.name, subject.dataset.name
     return rows.read(["wrong_when_clean"], model=name, data=data, attack="none")["wrong_when_clean"]
 
 
-def _add_cost(rows: Store, job: Job, num_rows: int, seconds: float) -> None:
+def add_cost(rows: Store, job: Job, num_rows: int, seconds: float) -> None:
     """Keep what an attack cost, over resumed runs too; written with the next part."""
     extra = rows.manifest.get("extra", {})
     cost = {model: dict(by_attack) for model, by_attack in extra.get("cost", {}).items()}

@@ -19,6 +19,7 @@ commands:
   train     train a classifier, plainly or adversarially; goes on where a killed run stopped
   evaluate  attack trained models over many budgets and write rows, curves and a report
   sweep     the same by the engine, for a fraction of the gradients; grids, shards, clusters
+  transfer  judge the adversarial images of each trained model by all the others
   report    make report.html and curves.png from stored rows again
   data      list [NAME] | check SOURCE | prepare NAME: what there is, and whether it is sound
 
@@ -128,12 +129,15 @@ def _command(name: str) -> Callable[[list[str]], int | None]:
         from advjax.cli._evaluate import evaluate as chosen
     elif name == "sweep":
         from advjax.cli._sweep import sweep as chosen
+    elif name == "transfer":
+        from advjax.cli._transfer import transfer as chosen
     elif name == "report":
         from advjax.cli._report import report as chosen
     elif name == "data":
         from advjax.cli._data import data as chosen
     else:
-        raise UsageError(f"unknown command {name!r}; known: train, evaluate, sweep, report, data")
+        known = "train, evaluate, sweep, transfer, report, data"
+        raise UsageError(f"unknown command {name!r}; known: {known}")
     return chosen
 
 

@@ -9,5 +9,6 @@ Everything is made from the stored rows, the manifest and the panels; no model, 
 
 from advjax.report._html import build
 from advjax.report._summary import summary, summary_table
+from advjax.report._transfer import ARROW
 
-__all__ = ["build", "summary", "summary_table"]
+__all__ = ["ARROW", "build", "summary", "summary_table"]

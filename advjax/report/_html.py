@@ -22,6 +22,7 @@ from advjax.report import (
     _results,
     _statistics,
     _tables,
+    _transfer,
     _verdict,
 )
 from advjax.report._results import Results
@@ -69,6 +70,7 @@ class Section(NamedTuple):
     accuracies: list[_tables.Table]
     every_budget: list[dict[str, Any]]
     outputs: list[_tables.Table]
+    transfer: list[_tables.Table]
     per_class: _tables.Table
     under: str
     num_examples: int
@@ -203,6 +205,7 @@ def _section(
             _transposed(_tables.accuracy_table(found, norm, which, every)) for which in figures
         ],
         outputs=outputs,
+        transfer=_transfer.tables(found, norm),
         per_class=_tables.class_table(found, norm),
         under=_under(found, norm),
         num_examples=found.group.ids.size,

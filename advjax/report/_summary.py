@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from advjax.report import _format, _results, _statistics, _tables, _verdict
+from advjax.report import _format, _results, _statistics, _tables, _transfer, _verdict
 from advjax.report._results import Results
 from advjax.report._statistics import Statistics
 
@@ -69,6 +69,8 @@ def summary_table(folder: str | Path) -> str:
                 table = _tables.accuracy_table(found, verdict.norm, which)
                 title = f"{table.title} on {found.group.data} ({found.group.ids.size} images)"
                 blocks.append(f"{title}\n{_text(table)}")
+            for table in _transfer.tables(found, verdict.norm):
+                blocks.append(f"{table.title}\n{_text(table, ('made for', 'budget'))}")
     return "\n\n".join(blocks).replace(_format.FIXED, " ")
 
 
@@ -78,9 +80,9 @@ def _load(folder: str | Path) -> tuple[Results, list[Statistics]]:
     return results, _statistics.compute(results)
 
 
-def _text(table: _tables.Table) -> str:
+def _text(table: _tables.Table, first: tuple[str, str] = ("model", "attack")) -> str:
     """Align a table in columns."""
-    lines = [["model", "attack", *table.columns]]
+    lines = [[*first, *table.columns]]
     before = None
     for row in table.rows:
         shown = row.model if row.model != before else ""

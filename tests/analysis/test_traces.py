@@ -32,9 +32,10 @@ def test_a_trace_follows_smia(a2):
     attack = attacks.smia(OBJECTIVE, threat.linf(), num_steps=4, a2=a2)
     told = follow(attack)
     eps = jnp.full(len(X), 0.05)
+    step = jax.jit(lambda state: attack.step(state, X, Y, eps))
     state, points = attack.init(jax.random.split(KEY, len(X)), X, Y, eps), [X]
     for _ in range(4):
-        state = attack.step(state, X, Y, eps)
+        state = step(state)
         points.append(state.x)
     outputs = [softmax(FN(x)) for x in points]
     for t, p in enumerate(outputs):
