@@ -151,7 +151,7 @@ def test_any_size_and_channels(name):
     deep = name in (
         "densenet121",
         "inception_v3",
-    )  # seconds to trace; counted with both stems above
+    )  # slow to trace; both stems are counted above
     for stem, size, train in cases[: 1 if deep else 2]:
         model = models.build(config.ModelConfig(name=name, width=4, stem=stem), 4)
         want = {
