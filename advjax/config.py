@@ -69,19 +69,21 @@ class AttackConfig:
 
     name: str = "pgd"
     """`fgsm | rs_fgsm | bim | pgd | apgd | mifgsm | nifgsm | difgsm | tifgsm | cw_linf | smia`; for
-    the minimal norm `fab | deepfool | ddn | fmn | cw_l2`; without gradients `square | simba |
-    spsa | nes | hopskipjump`; `autoattack` in evaluations."""
+    masks and detectors also `segpgd | cospgd | dag | asma`; for the minimal norm `fab | deepfool |
+    ddn | fmn | cw_l2`; without gradients `square | simba | spsa | nes | hopskipjump`; `autoattack`
+    in evaluations."""
     norm: str = "linf"
     """`linf`, `l2` or `l1`."""
     num_steps: int | None = None
     """Steps; None: the default of the attack, 1 for fgsm and rs_fgsm (which take no other), 20 for
-    pgd, 30 for cw_linf, 50 for deepfool, 64 for hopskipjump, 100 for apgd, fab, ddn, fmn, nes and
-    spsa, 1000 for cw_l2 (for each constant), 5000 for simba and square, 10 for all others."""
+    pgd, segpgd and cospgd, 30 for cw_linf, 50 for deepfool, 64 for hopskipjump, 100 for apgd, fab,
+    ddn, fmn, nes and spsa, 200 for dag, 1000 for cw_l2 (for each constant) and asma, 5000 for simba
+    and square, 10 for all others."""
     step_size: float | None = None
     """Step relative to eps; None: the default of the attack, 1 for fgsm, 1.25 for rs_fgsm,
-    2.5 / num_steps (at most 1) for pgd, cw_linf and nes, 2 (the first one) for apgd, 0.2 and 0.01
-    pixel units for simba and spsa, 1 / num_steps for all others; square and those for the minimal
-    norm have none."""
+    2.5 / num_steps (at most 1) for pgd, cw_linf, segpgd, cospgd and nes, 2 (the first one) for
+    apgd, 0.2 and 0.01 pixel units for simba and spsa, 0.5/255 for dag, 1 / num_steps for all
+    others; asma, square and those for the minimal norm have none."""
     version: str | None = None
     """Of autoattack: `standard` (None), `plus` or `rand`."""
     loss: str | None = None
@@ -293,13 +295,15 @@ class EvaluateConfig:
     attacks: tuple[str, ...] = ("fgsm", "bim", "pgd", "mifgsm", "smia")
     """Attacks, each `NAME` or `NAME:OPTION=VALUE,...`, such as `pgd:num_steps=50,step_size=0.1` or
     `pgd:norm=l2`. Names: fgsm rs_fgsm bim pgd apgd mifgsm nifgsm difgsm tifgsm cw_linf smia; for
-    the minimal norm fab deepfool ddn fmn cw_l2; without gradients square simba spsa nes
-    hopskipjump; and autoattack (`autoattack:norm=l2,version=plus`). Default num_steps: 20 for pgd,
-    30 for cw_linf, 50 for deepfool, 64 for hopskipjump, 100 for apgd, fab, ddn, fmn, nes and spsa,
-    1000 for cw_l2, 5000 for simba and square, 1 for fgsm and rs_fgsm, else 10. Default step_size,
-    relative to eps: 2.5 / num_steps for pgd, cw_linf and nes, 1 for fgsm, 1.25 for rs_fgsm, 2 (the
-    first one) for apgd, 0.2 and 0.01 pixel units for simba and spsa, else 1 / num_steps; square and
-    those for the minimal norm have none."""
+    masks and detectors also segpgd cospgd dag asma; for the minimal norm fab deepfool ddn fmn
+    cw_l2; without gradients square simba spsa nes hopskipjump; and autoattack
+    (`autoattack:norm=l2,version=plus`). Default num_steps: 20 for pgd, segpgd and cospgd, 30 for
+    cw_linf, 50 for deepfool, 64 for hopskipjump, 100 for apgd, fab, ddn, fmn, nes and spsa, 200 for
+    dag, 1000 for cw_l2 and asma, 5000 for simba and square, 1 for fgsm and rs_fgsm, else 10.
+    Default step_size, relative to eps: 2.5 / num_steps for pgd, cw_linf, segpgd, cospgd and nes, 1
+    for fgsm, 1.25 for rs_fgsm, 2 (the first one) for apgd, 0.2, 0.01 and 0.5/255 pixel units for
+    simba, spsa and dag, else 1 / num_steps; asma, square and those for the minimal norm have
+    none."""
     epsilons: tuple[float, ...] = tuple(i / 510 for i in range(1, 17))
     """Budgets in [0, 1] pixel units, strictly increasing; all attacks share them. Those of l2 are
     Euclidean lengths over the whole image (0.5 to 5 matter): evaluate l2 on its own."""

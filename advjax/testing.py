@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from advjax import threat
-from advjax.types import Array, Attack, Ball, Batch, CriterionFn, LossFn
+from advjax.types import Array, Attack, Ball, Batch, CriterionFn, LossFn, Output
 
 TOLERANCE = 1e-6
 
@@ -78,25 +78,38 @@ def check_ball(ball: Ball, *, shape: tuple[int, ...] = (4, 3, 2), seed: int = 0)
     np.testing.assert_allclose(rows.steepest(g * 1e-30), unit, atol=1e-5, err_msg="tiny gradients")
 
 
-def check_loss(loss: LossFn, output: Array, target: Any) -> None:
+def check_loss(loss: LossFn, output: Output, target: Any) -> None:
     """Check a loss of one example: a finite scalar with a finite gradient, `vmap` and `jit`."""
     value = loss(output, target)
     _assert(value.shape == () and bool(jnp.isfinite(value)), "a loss is one finite scalar")
     gradient = jax.grad(lambda o: loss(o, target))(output)
-    _assert(bool(jnp.all(jnp.isfinite(gradient))), "the gradient of a loss is finite")
-    outputs = jnp.stack([output, output[::-1]])
+    finite = [bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient)]
+    _assert(all(finite), "the gradient of a loss is finite")
+    turned = jax.tree.map(lambda leaf: leaf[::-1], output)
+    outputs = jax.tree.map(lambda *rows: jnp.stack(rows), output, turned)
     targets = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), target)
-    rows = jnp.stack([loss(row, target) for row in outputs])
+    rows = jnp.stack([loss(row, target) for row in (output, turned)])
     np.testing.assert_allclose(jax.jit(jax.vmap(loss))(outputs, targets), rows, rtol=1e-5)
 
 
-def check_criterion(criterion: CriterionFn, output: Array, target: Any) -> None:
-    """Check a criterion of one example: a boolean scalar; ties and NaN are no success."""
+def check_criterion(
+    criterion: CriterionFn, output: Output, target: Any, tie: Output | None = None
+) -> None:
+    """Check a criterion of one example: a boolean scalar; ties and NaN are no success.
+
+    Args:
+      criterion: what is checked.
+      output: of one example.
+      target: of one example.
+      tie: an output that is just no success; None: all zeros.
+    """
     _assert(criterion(output, target).dtype == jnp.bool_, "a criterion returns a boolean")
     _assert(criterion(output, target).shape == (), "a criterion sees one example")
-    _assert(not criterion(jnp.zeros_like(output), target), "a tie is no success")
+    if tie is None:
+        tie = jax.tree.map(jnp.zeros_like, output)
+    _assert(not criterion(tie, target), "a tie is no success")
     for bad in (jnp.nan, jnp.inf, -jnp.inf):
-        poisoned = output.at[-1].set(bad)
+        poisoned = jax.tree.map(lambda leaf, bad=bad: leaf.at[-1].set(bad), output)
         _assert(not criterion(poisoned, target), f"an output of {bad} is no success")
 
 
@@ -199,27 +212,25 @@ def check_method(
     state = {name: value for name, value in variables.items() if name != "params"}
     keys = jax.random.split(jax.random.key(0), len(batch.id))
 
-    def value(params: Any, batch: Batch) -> Array:
-        return loss(apply, params, state, batch, keys, method_state)[0]
+    def value(params: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        total, aux = loss(apply, params, state, batch, keys, method_state)
+        return total, aux.metrics
 
-    whole = jax.jit(jax.value_and_grad(value))
-    total, gradient = whole(variables["params"], batch)
+    whole = jax.jit(jax.value_and_grad(value, has_aux=True))
+    (total, metrics), gradient = whole(variables["params"], batch)
     _assert(total.shape == () and bool(jnp.isfinite(total)), "the loss is one finite scalar")
     leaves = jax.tree.leaves(gradient)
     _assert(all(bool(jnp.all(jnp.isfinite(g))) for g in leaves), "the gradient is finite")
     _assert(any(bool(jnp.any(g != 0)) for g in leaves), "the gradient moves something")
-    again = whole(variables["params"], batch)[0]
+    again = whole(variables["params"], batch)[0][0]
     _assert(bool(again == total), "the same keys, the same loss")
     padded = batch._replace(valid=jnp.asarray(batch.valid).at[-1].set(False))
     other = padded._replace(target=jax.tree.map(lambda t: jnp.roll(t, 1, 0), padded.target))
     mixed = jax.tree.map(lambda t, o: t.at[-1].set(o[-1]), padded.target, other.target)
-    a = whole(variables["params"], padded)[0]
-    b = whole(variables["params"], padded._replace(target=mixed))[0]
+    a = whole(variables["params"], padded)[0][0]
+    b = whole(variables["params"], padded._replace(target=mixed))[0][0]
     _assert(bool(a == b), "what a padding row is labelled must not matter")
-    aux = loss(apply, variables["params"], state, batch, keys, method_state)[1]
-    _assert(
-        all(v.shape == (len(batch.id),) for v in aux.metrics.values()), "metrics are one per row"
-    )
+    _assert(all(v.shape == (len(batch.id),) for v in metrics.values()), "metrics are one per row")
 
 
 def _refuses(call: Callable[[Array], Any], value: Array) -> None:

@@ -102,6 +102,7 @@ class Objective(NamedTuple):
         claim, which counts only when `judge` says so too.
       composite: `judge` looks at several draws or members, where `apply` is one draw or their
         mean: verdicts are those of `judge`.
+      targeted: the target is the wanted one.
     """
 
     init: Callable[[Array, Target, Array], PyTree]
@@ -118,6 +119,7 @@ class Objective(NamedTuple):
     plain: bool = False
     approximate: bool = False
     composite: bool = False
+    targeted: bool = False
 
 
 class AttackSpec(NamedTuple):

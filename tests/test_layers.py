@@ -8,6 +8,7 @@ import advjax
 ROOT = Path(advjax.__file__).parent
 FLOORS = {
     "_version": 0, "types": 0, "status": 0, "tree": 0, "random": 0, "mesh": 0, "config": 0,
+    "boxes": 0,
     "threat": 1, "losses": 1, "criteria": 1, "metrics": 1, "testing": 1.5,
     "tasks": 2, "attacks": 2, "models": 2, "data": 2, "checkpoint": 2, "store": 2,
     "engine": 3, "training": 3, "analysis": 3,

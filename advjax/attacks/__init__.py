@@ -12,10 +12,13 @@ An attack of your own is a chain of optax transforms:
 
 from advjax.attacks._aliases import bim, cw_linf, difgsm, fgsm, mifgsm, pgd, rs_fgsm, tifgsm
 from advjax.attacks._apgd import apgd
+from advjax.attacks._asma import asma
 from advjax.attacks._cw_l2 import cw_l2
 from advjax.attacks._ddn import ddn
 from advjax.attacks._deepfool import deepfool
+from advjax.attacks._dense import cospgd, dag, segpgd
 from advjax.attacks._directions import (
+    normalise_by_max_abs,
     normalise_by_mean_abs,
     scale_by_eps,
     scale_by_step_size_abs,
@@ -36,7 +39,7 @@ from advjax.attacks._smia import smia, with_stabilisation
 from advjax.attacks._square import square
 from advjax.attacks._table import ATTACKS, by_name
 from advjax.attacks._trained import gap, perturbed, universal
-from advjax.attacks._wrappers import ensemble, with_eot, with_input_diversity
+from advjax.attacks._wrappers import ensemble, with_ascent, with_eot, with_input_diversity
 from advjax.types import Attack, AttackResult, AttackSpec, AttackState, Cost, Eval, Objective
 
 __all__ = [
@@ -49,11 +52,14 @@ __all__ = [
     "Eval",
     "Objective",
     "apgd",
+    "asma",
     "bim",
     "build_attack",
     "by_name",
+    "cospgd",
     "cw_l2",
     "cw_linf",
+    "dag",
     "ddn",
     "deepfool",
     "difgsm",
@@ -68,6 +74,7 @@ __all__ = [
     "mifgsm",
     "nes",
     "nifgsm",
+    "normalise_by_max_abs",
     "normalise_by_mean_abs",
     "perturbed",
     "pgd",
@@ -75,6 +82,7 @@ __all__ = [
     "run",
     "scale_by_eps",
     "scale_by_step_size_abs",
+    "segpgd",
     "simba",
     "smia",
     "smooth_gradient",
@@ -83,6 +91,7 @@ __all__ = [
     "steepest",
     "tifgsm",
     "universal",
+    "with_ascent",
     "with_eot",
     "with_input_diversity",
     "with_stabilisation",

@@ -107,6 +107,17 @@ def normalise_by_mean_abs() -> optax.GradientTransformationExtraArgs:
     return _stateless(update)
 
 
+def normalise_by_max_abs() -> optax.GradientTransformationExtraArgs:
+    """Divide by the largest absolute value (Xie et al. 2017, DAG); zero stays zero."""
+
+    def update(g: Array, **unused: Any) -> Array:
+        del unused
+        scale = jnp.max(jnp.abs(g))
+        return g / jnp.where(scale > 0, scale, 1)
+
+    return _stateless(update)
+
+
 def gaussian_kernel(size: int, sigma: float) -> np.ndarray:
     """Return `[size]`, a Gaussian window that sums to 1.
 

@@ -41,7 +41,7 @@ def from_logits(
         normalisation inside.
       loss: loss of one example, `(output, target) -> []`, which the attack ascends.
       criterion: success of one example, `(output, target) -> [] bool`. None: by the rank of the
-        target, `misclassified` or `any_flipped`; targeted `reached` or `labels_reached`.
+        target, see `criteria.default`; targeted `criteria.targeted_default`.
       targeted: the target is the wanted one; the loss is negated, success is reaching it.
       randomised: `fn(x, keys [B])` draws random numbers; wrap the objective in `with_eot`.
       gradient_fn: what is differentiated instead of `fn`, with its arguments and its outputs: the
@@ -116,7 +116,21 @@ def _plain(
         with_loss=with_loss,
         plain=True,
         approximate=ascent_apply is not apply,
+        targeted=targeted,
     )
+
+
+def check_plain(name: str, objective: Objective) -> None:
+    """Refuse an objective that is wrapped already.
+
+    Raises:
+      ValueError: it is.
+    """
+    if not objective.plain:
+        raise ValueError(
+            f"{name}: the objective is wrapped already; this first, then wrap: "
+            "with_eot(with_stabilisation(from_logits(...)), n)"
+        )
 
 
 def no_state(x0: Array, target: Target, eps: Array) -> tuple[()]:

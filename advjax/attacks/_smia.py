@@ -26,7 +26,7 @@ from advjax.attacks._directions import (
     steepest,
 )
 from advjax.attacks._kernel import Proposal, ascend, assemble, build_attack, make_spec
-from advjax.attacks._objective import grade
+from advjax.attacks._objective import check_plain, grade
 from advjax.types import (
     Array,
     Attack,
@@ -34,7 +34,6 @@ from advjax.types import (
     Ball,
     Cost,
     Eval,
-    LossFn,
     Objective,
     Output,
     PyTree,
@@ -69,13 +68,13 @@ def with_stabilisation(
       sigma: of the Gaussian, in pixels.
       target: `"soft"` compares with the prediction of `x_s`, `"hard"` with its decision.
       smooth_what: `"perturbation"` smooths all of `x_t - x`; `"last_step"` only the last move.
-      divergence: `D(output, reference)` of one example; None: by the rank of the target, KL for
-        single-label, binary cross entropy to the soft labels for multi-label.
+      divergence: `D(output, reference)` of one example; None: by the kind of the task,
+        `losses.divergence` for a soft target and `losses.decision_loss` for a hard one.
 
     Raises:
       ValueError: an argument is unknown or out of range, or the objective is wrapped already.
     """
-    _check_plain(objective)
+    check_plain("smia", objective)
     _check_choice("target", target, ("soft", "hard"))
     _check_choice("smooth", smooth_what, ("perturbation", "last_step"))
     kernel = gaussian_kernel(ksize, sigma)
@@ -192,7 +191,7 @@ def smia(
             name="smia",
         )
     _check_choice("kernel", kernel, ("authors", "gaussian"))
-    _check_plain(objective)
+    check_plain("smia", objective)
     if random_start:
         raise ValueError('smia: mode="reference" starts at the image; random_start needs "clean"')
     window = None if kernel == "authors" else gaussian_kernel(ksize, sigma)
@@ -307,30 +306,14 @@ def _deviate(loss: Array, term: Array, same: Array, a1: float | Array, a2: float
 def _divergence(
     output: Output, reference: Output, y: Target, kind: str, given: DivergenceFn | None
 ) -> tuple[Array, Array]:
-    """Return D `[B]` between two outputs, and whether it is a loss at the label itself.
-
-    Which one follows from the rank of the target.
-    """
-    never = jnp.zeros(y.shape[:1], jnp.bool_)
-    if given is not None:
-        return jax.vmap(given)(output, reference), never
-    single = y.ndim == 1
-    if kind == "hard":
-        labels = jnp.argmax(reference, -1) if single else (reference > 0).astype(jnp.int32)
-        loss: LossFn = losses.cross_entropy if single else losses.binary_cross_entropy
-        same = (labels == y).reshape(y.shape[0], -1).all(1)
-        return jax.vmap(loss)(output, labels), same
-    if single:
-        return jax.vmap(losses.kl)(output, reference), never
-    return jax.vmap(losses.binary_cross_entropy)(output, jax.nn.sigmoid(reference)), never
-
-
-def _check_plain(objective: Objective) -> None:
-    if not objective.plain:
-        raise ValueError(
-            "smia: the objective is wrapped already; stabilise first, then wrap: "
-            "with_eot(with_stabilisation(from_logits(...)), n)"
-        )
+    """Return D `[B]` between two outputs, and whether it is a loss at the target itself."""
+    if given is None and kind == "hard":
+        return jax.vmap(losses.decision_loss)(output, reference, y)
+    if given is None:
+        distance = jax.vmap(losses.divergence)(output, reference, y)
+    else:
+        distance = jax.vmap(given)(output, reference)
+    return distance, jnp.zeros(distance.shape, jnp.bool_)
 
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:

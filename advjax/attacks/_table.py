@@ -6,9 +6,11 @@ from typing import Any
 
 from advjax.attacks._aliases import bim, cw_linf, difgsm, fgsm, mifgsm, pgd, rs_fgsm, tifgsm
 from advjax.attacks._apgd import apgd
+from advjax.attacks._asma import asma
 from advjax.attacks._cw_l2 import cw_l2
 from advjax.attacks._ddn import ddn
 from advjax.attacks._deepfool import deepfool
+from advjax.attacks._dense import cospgd, dag, segpgd
 from advjax.attacks._estimate import nes, spsa
 from advjax.attacks._fab import fab
 from advjax.attacks._fmn import fmn
@@ -22,9 +24,12 @@ from advjax.types import Attack, Ball, Objective
 
 ATTACKS: dict[str, Callable[..., Attack]] = {
     "apgd": apgd,
+    "asma": asma,
     "bim": bim,
+    "cospgd": cospgd,
     "cw_l2": cw_l2,
     "cw_linf": cw_linf,
+    "dag": dag,
     "ddn": ddn,
     "deepfool": deepfool,
     "difgsm": difgsm,
@@ -38,6 +43,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "nifgsm": nifgsm,
     "pgd": pgd,
     "rs_fgsm": rs_fgsm,
+    "segpgd": segpgd,
     "simba": simba,
     "smia": smia,
     "spsa": spsa,

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from advjax import tree
-from advjax.attacks._objective import ApplyFn
-from advjax.types import Array, Cost, Eval, Objective, Output, PyTree, Target
+from advjax.attacks._objective import ApplyFn, check_plain, grade
+from advjax.types import Array, Cost, Eval, LossFn, Objective, Output, PyTree, Target
 
 
 def with_eot(objective: Objective, num_samples: int) -> Objective:
@@ -125,6 +125,44 @@ def with_input_diversity(
     )
 
 
+def with_ascent(objective: Objective, loss: LossFn, *, num_steps: int | None = None) -> Objective:
+    """Ascend one loss, and report and rank by that of the objective.
+
+    Args:
+      objective: from `attacks.from_logits`; other wrappers go around the result. Where it is
+        targeted, `loss` is negated like any other.
+      loss: what is ascended, `(output, target) -> []`.
+      num_steps: with it, `loss` changes in the course of an attack of so many steps: it is called
+        with `(target, share)`, the share of the steps that are over, in [0, 1).
+
+    Raises:
+      ValueError: the objective is wrapped already.
+    """
+    check_plain("with_ascent", objective)
+    signed = objective.with_loss(loss).loss
+    staged = num_steps is not None
+
+    def init(x0: Array, target: Target, eps: Array) -> PyTree:
+        return tree.vary_like(jnp.zeros(x0.shape[:1], jnp.int32), x0) if staged else ()
+
+    def evaluate(x: Array, target: Target, state: PyTree, keys: Array) -> tuple[Eval, PyTree]:
+        output = objective.ascent_apply(x, keys)
+        plain = grade(output, target, objective.loss, objective.criterion)
+        aim = target
+        if num_steps is not None:
+            aim = (target, state.astype(plain.loss.dtype) / num_steps)
+            state = state + 1
+        return plain._replace(ascent=jax.vmap(signed)(output, aim)), state
+
+    return objective._replace(
+        init=init,
+        evaluate=evaluate,
+        stationary=objective.stationary and not staged,
+        plain=False,
+        with_loss=lambda new: with_ascent(objective.with_loss(new), loss, num_steps=num_steps),
+    )
+
+
 def ensemble(objectives: Sequence[Objective], weights: Sequence[float] | None = None) -> Objective:
     """Attack several models at once: the mean of their losses is ascended.
 
@@ -189,4 +227,5 @@ def ensemble(objectives: Sequence[Objective], weights: Sequence[float] | None = 
         with_loss=lambda loss: ensemble([m.with_loss(loss) for m in members], shares),
         approximate=any(m.approximate for m in members),
         composite=True,
+        targeted=members[0].targeted,
     )

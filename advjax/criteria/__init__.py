@@ -14,6 +14,7 @@ from advjax.criteria._criteria import (
     reached,
     targeted_default,
 )
+from advjax.criteria._detection import detections_missed, recall
 from advjax.criteria._segmentation import (
     dice,
     dice_below,
@@ -28,6 +29,7 @@ from advjax.criteria._targets import fabricate_finding, hide_finding
 CRITERIA = {
     "all_flipped": all_flipped,
     "any_flipped": any_flipped,
+    "detections_missed": detections_missed(),
     "dice_below": dice_below(),
     "flipped": flipped(at_least=2),
     "labels_reached": labels_reached,
@@ -43,6 +45,7 @@ __all__ = [
     "all_flipped",
     "any_flipped",
     "default",
+    "detections_missed",
     "dice",
     "dice_below",
     "fabricate_finding",
@@ -56,5 +59,6 @@ __all__ = [
     "pixel_accuracy_below",
     "pixels_reached",
     "reached",
+    "recall",
     "targeted_default",
 ]

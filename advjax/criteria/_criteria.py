@@ -5,6 +5,8 @@ import dataclasses
 import chex
 import jax.numpy as jnp
 
+from advjax import boxes
+from advjax.criteria._detection import detections_missed
 from advjax.criteria._segmentation import dice_below, mask_reached
 from advjax.types import Array, CriterionFn, Output, Target
 
@@ -116,14 +118,16 @@ def flipped(at_least: int = 1) -> CriterionFn:
 
 
 def default(output: Output, target: Target) -> Array:
-    """Untargeted success by the rank of the target.
+    """Untargeted success by the kind of the task.
 
     `misclassified` for a label `[]`, `any_flipped` for labels `[K]`, `dice_below(0.5)` for a mask
-    `[H, W]` and logits `[H, W, K]`.
+    `[H, W]` and logits `[H, W, K]`, `detections_missed(0.5)` for the maps of a detector.
 
     Raises:
       ValueError: the target is another one.
     """
+    if boxes.is_maps(output):
+        return detections_missed()(output, target)
     return _by_rank(output, target, (misclassified, any_flipped, dice_below()))
 
 
@@ -144,7 +148,8 @@ def _by_rank(output: Output, target: Target, known: tuple[CriterionFn, ...]) -> 
     # boxes have the rank of a mask; their output is no array
     if rank not in (0, 1, 2) or not hasattr(output, "ndim"):
         raise ValueError(
-            "criterion: the default knows labels [B], multi-hot labels [B, K] and masks [B, H, W] "
-            "only; say what counts as success for others: from_logits(..., criterion=...)"
+            "criterion: the default knows labels [B], multi-hot labels [B, K], masks [B, H, W] and "
+            "(untargeted) detectors only; say what counts as success for other targets: "
+            "from_logits(..., criterion=...)"
         )
     return known[rank](output, target)

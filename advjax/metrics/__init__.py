@@ -18,6 +18,7 @@ from advjax.metrics._classification import (
     quadratic_kappa,
     sensitivity_specificity,
 )
+from advjax.metrics._detection import average_precision, box_iou, mean_average_precision
 from advjax.metrics._fooling import (
     flip_probability,
     fooling_rate,
@@ -67,8 +68,10 @@ __all__ = [
     "accuracy",
     "accuracy_under_attack",
     "auroc",
+    "average_precision",
     "balanced_accuracy",
     "bootstrap",
+    "box_iou",
     "broken_alone",
     "broken_up_to",
     "class_pixel_accuracy",
@@ -87,6 +90,7 @@ __all__ = [
     "label_accuracy",
     "label_correlation",
     "label_flip_probability",
+    "mean_average_precision",
     "mean_confidence",
     "mean_iou",
     "minimal_budget",

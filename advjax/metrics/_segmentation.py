@@ -223,6 +223,8 @@ def _ratio(top: Array, bottom: Array) -> Array:
 
 def _checked(name: str, counts: ArrayLike) -> Array:
     (found,) = examples(name, counts)
+    if found.dtype.kind == "f" and np.array_equal(found, np.round(found)):
+        found = found.astype(np.int64)  # counts that were stored as floats
     if found.ndim != 3 or found.shape[2] != 3 or found.dtype.kind not in "iu":
         raise ValueError(
             f"{name}: expected counts [N, K, 3] from metrics.overlap, got "

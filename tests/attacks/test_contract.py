@@ -94,10 +94,22 @@ PIXELS = jnp.stack([LOGITS, -LOGITS, jnp.roll(LOGITS, 1)])[:, None] + jnp.arange
 MASK_OF_CLASSES = jnp.asarray([[1, 0, 2, 255], [3, 3, 1, 1], [2, 0, 0, 1]])
 
 
+MAPS = {"heatmap": PIXELS, "size": 2 + jnp.abs(PIXELS[..., :2]), "offset": PIXELS[..., 2:] / 9}
+BOXES = jnp.asarray([[2.0, 0, 0, 8, 9], [-1, 0, 0, 0, 0], [0, 3, 5, 11, 16]])
+DENSE = ("class_pull", "cosine_cross_entropy", "dice_loss", "mask_pull", "pixel_cross_entropy",
+         "staged_cross_entropy")  # fmt: skip
+
+
 @pytest.mark.parametrize("name", sorted(losses.LOSSES))
 def test_loss(name):
-    if name in ("dice_loss", "pixel_cross_entropy"):
-        testing.check_loss(losses.LOSSES[name], PIXELS, MASK_OF_CLASSES)
+    if name in DENSE:
+        target = MASK_OF_CLASSES
+        if name == "staged_cross_entropy":
+            target = (target, jnp.asarray(0.25))
+        testing.check_loss(losses.LOSSES[name], PIXELS, target)
+        return
+    if name == "centernet_loss":
+        testing.check_loss(losses.LOSSES[name], MAPS, BOXES)
         return
     others = {
         "binary_cross_entropy": LABELS,
@@ -115,6 +127,14 @@ def test_criterion(name):
     if name in ("dice_below", "mask_reached", "pixel_accuracy_below", "pixels_reached"):
         testing.check_criterion(criteria.CRITERIA[name], PIXELS, MASK_OF_CLASSES)
         return
+    if name == "detections_missed":
+        # one of two boxes is found: not less than half of them
+        one = {"heatmap": jnp.full((3, 4, 4), -9.0).at[1, 1, 2].set(9.0),
+               "size": jnp.asarray([2.0, 9 / 4]) + jnp.zeros((3, 4, 1)),
+               "offset": jnp.asarray([0.0, 1 / 8]) + jnp.zeros((3, 4, 1))}  # fmt: skip
+        assert criteria.detections_missed(0.51)(one, BOXES)
+        testing.check_criterion(criteria.CRITERIA[name], MAPS, BOXES, tie=one)
+        return
     multi = name in ("all_flipped", "any_flipped", "flipped", "labels_reached")
     testing.check_criterion(criteria.CRITERIA[name], LOGITS, LABELS if multi else jnp.asarray(2))
 
@@ -124,6 +144,7 @@ DIRECTIONS = {
     "scale_by_eps": attacks.scale_by_eps(0.3),
     "scale_by_eps schedule": attacks.scale_by_eps(optax.linear_schedule(1.0, 0.1, 5)),
     "scale_by_step_size_abs": attacks.scale_by_step_size_abs(),
+    "normalise_by_max_abs": attacks.normalise_by_max_abs(),
     "normalise_by_mean_abs": attacks.normalise_by_mean_abs(),
     "smooth_gradient": attacks.smooth_gradient(5, 1.0),
     "pgd": optax.chain(attacks.steepest(), attacks.scale_by_eps(0.25)),

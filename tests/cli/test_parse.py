@@ -181,7 +181,8 @@ def test_every_field_has_a_text():
 
 def test_defaults_of_attacks_are_what_help_says(capsys):
     told = {"pgd": 20, "cw_linf": 30, "deepfool": 50, "hopskipjump": 64, "cw_l2": 1000,
-            "simba": 5000, "square": 5000}  # fmt: skip
+            "simba": 5000, "square": 5000, "segpgd": 20, "cospgd": 20, "dag": 200,
+            "asma": 1000}  # fmt: skip
     told |= dict.fromkeys(("apgd", "fab", "ddn", "fmn", "nes", "spsa"), 100)
     for name, make in attacks.ATTACKS.items():
         steps = inspect.signature(make).parameters.get("num_steps")
@@ -192,6 +193,7 @@ def test_defaults_of_attacks_are_what_help_says(capsys):
     text = capsys.readouterr().out
     for words in ("20 for pgd", "30 for cw_linf", "50 for deepfool", "64 for hopskipjump",
                   "100 for apgd, fab, ddn, fmn, nes and spsa", "1000 for cw_l2",
+                  "20 for pgd, segpgd and cospgd", "200 for dag",
                   "5000 for simba and square"):  # fmt: skip
         assert words in " ".join(re.sub("[│|]", " ", text).split())
 

@@ -78,7 +78,9 @@ def test_perfect_masks_empty_masks_and_0_over_0():
     ignored = metrics.overlap(FOUND, np.full_like(FOUND, 255), 4)
     assert np.isnan(metrics.pixel_accuracy(ignored))
     assert np.isnan(metrics.image_pixel_accuracy(ignored)).all()
-    for bad in (np.ones((2, 3)), np.ones((2, 3, 3)), np.zeros((0, 2, 3), int)):
+    as_floats = metrics.dice(np.asarray(COUNTS, np.float32))
+    np.testing.assert_array_equal(as_floats.values, metrics.dice(COUNTS).values)
+    for bad in (np.ones((2, 3)), np.full((2, 3, 3), 0.5), np.zeros((0, 2, 3), int)):
         with pytest.raises(ValueError, match=r"counts|no example"):
             metrics.dice(bad)
 

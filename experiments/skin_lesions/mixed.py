@@ -1,0 +1,14 @@
+"""Skin lesions, the same network trained with clean, FGSM and PGD images at 8/255.
+
+advjax train experiments/skin_lesions/mixed.py
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+_standard = runpy.run_path(str(Path(__file__).with_name("standard.py")))["config"]
+
+config = dataclasses.replace(
+    _standard, out="runs/skin_lesions/mixed", method="mixed", eps=8 / 255, attack_steps=5
+)

@@ -1,0 +1,186 @@
+"""SMIA (Qi et al., ICLR 2021) beside FGSM, BIM, PGD and MI-FGSM at equal budget and steps.
+
+python experiments/smia/compare.py RUN... [--out FOLDER] [--examples 128] [--eps 2/255] [--steps 10]
+
+RUN are folders of `advjax train`, of any task. Prints, as Markdown, what each attack leaves right
+with 95 % intervals over images, the differences from PGD (paired), the variance of the
+perturbations, the divergence of the predictions iterate by iterate with and without the
+stabilisation, and what weight and kernel change. The same goes to FOLDER/compare.json.
+"""
+
+import argparse
+import functools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advjax import analysis, attacks, data, metrics, threat, training
+from advjax.tasks import Task, get_task
+
+PLAIN = {
+    "fgsm": lambda objective, ball, steps: attacks.fgsm(objective, ball),
+    "bim": lambda objective, ball, steps: attacks.bim(objective, ball, num_steps=steps),
+    "pgd": lambda objective, ball, steps: attacks.pgd(objective, ball, num_steps=steps),
+    "mifgsm": lambda objective, ball, steps: attacks.mifgsm(objective, ball, num_steps=steps),
+}
+
+
+def smia(**options: Any) -> Any:
+    return lambda objective, ball, steps: attacks.smia(objective, ball, num_steps=steps, **options)
+
+
+VARIANTS = {
+    "smia": smia(),
+    "smia, hard reference": smia(target="hard"),
+    "smia, weight 0": smia(a2=0.0),
+    "smia, weight 0.2": smia(a2=0.2),
+    "smia, weight 5": smia(a2=5.0),
+    "smia, kernel 5": smia(ksize=5),
+    "smia, kernel 7, sigma 2": smia(ksize=7, sigma=2.0),
+    "smia, last step": smia(smooth="last_step"),
+}
+
+
+class Subject(NamedTuple):
+    """A trained model and the images that it is attacked on."""
+
+    name: str
+    apply: Any
+    variables: Any
+    task: Task
+    x: np.ndarray
+    y: np.ndarray
+
+
+class Outcome(NamedTuple):
+    """What an attack left: `[N]` right, and the attacked images `[N, H, W, C]`."""
+
+    right: np.ndarray
+    x_adv: np.ndarray
+
+
+def load(folder: str, examples: int) -> Subject:
+    model, variables, config, _ = training.restore_model(folder, "best")
+    dataset = data.load(config.data)
+    split = dataset.test.select(np.arange(min(examples, len(dataset.test))))
+    images = np.asarray(split.images)
+    if images.dtype == np.uint8:
+        images = images / np.float32(255)
+    task = get_task(dataset.task)
+    return Subject(
+        Path(folder).name, model.apply, variables, task, images, np.asarray(split.targets)
+    )
+
+
+def objective_of(subject: Subject, variables: Any) -> Any:
+    return attacks.from_logits(
+        lambda x: subject.apply(variables, x), loss=subject.task.loss,
+        criterion=subject.task.criterion,
+    )  # fmt: skip
+
+
+def attacked(subject: Subject, make: Any, eps: float, steps: int) -> Outcome:
+    ball = threat.linf()
+
+    @jax.jit
+    def run(variables: Any, x: Any, y: Any) -> Any:
+        attack = make(objective_of(subject, variables), ball, steps)
+        result = attacks.run(attack, jax.random.key(0), x, y, eps, stop="budget")
+        right = jax.vmap(subject.task.right)(subject.apply(variables, result.x_adv), y)
+        return right, result.x_adv
+
+    return Outcome(*map(np.asarray, run(subject.variables, subject.x, subject.y)))
+
+
+def traced(subject: Subject, make: Any, eps: float, steps: int) -> analysis.Trace:
+    @jax.jit
+    def run(variables: Any, x: Any, y: Any) -> Any:
+        attack = make(objective_of(subject, variables), threat.linf(), steps)
+        return analysis.trace(attack, jax.random.key(0), x, y, eps)
+
+    return jax.tree.map(np.asarray, run(subject.variables, subject.x, subject.y))
+
+
+def number(text: str) -> float:
+    """Read `2/255`, or a plain number."""
+    above, _, below = text.partition("/")
+    return float(above) / float(below or 1)
+
+
+def share(values: np.ndarray) -> str:
+    """Write a mean over images with its interval, in percent."""
+    found = metrics.bootstrap(
+        functools.partial(metrics.weighted_mean, values.astype(float)[None]), len(values)
+    )
+    value, low, high = (100 * float(np.ravel(part)[0]) for part in found)
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
+def compare(subject: Subject, eps: float, steps: int) -> dict[str, Any]:
+    """Attack one subject in every way; print its tables and return them."""
+    clean = np.asarray(
+        jax.vmap(subject.task.right)(
+            jax.jit(subject.apply)(subject.variables, subject.x), jnp.asarray(subject.y)
+        )
+    )
+    about = f"{len(clean)} images, {subject.task.name}"
+    print(f"\n### {subject.name} ({about}), eps {eps * 255:.3g}/255")
+    print("\n| attack | right, % | below PGD, points | variance of the change, (1/255)^2 |")
+    print("|---|---|---|---|")
+    print(f"| none | {share(clean)} | | |")
+    found = {n: attacked(subject, m, eps, steps) for n, m in {**PLAIN, **VARIANTS}.items()}
+    rows: dict[str, Any] = {"none": {"right": float(clean.mean())}}
+    for name, outcome in found.items():
+        spread = analysis.perturbation_variance(subject.x, outcome.x_adv)
+        stands = outcome.right & clean
+        gap = (found["pgd"].right & clean).astype(float) - stands
+        rows[name] = {
+            "right": float(stands.mean()), "below_pgd": float(gap.mean()),
+            "variance": spread.mean_within,
+        }  # fmt: skip
+        against = "" if name == "pgd" else share(gap)
+        print(f"| {name} | {share(stands)} | {against} | {spread.mean_within * 255**2:.3f} |")
+    rows["traces"] = {}
+    print("\n| iterate | KL from the last, smia | weight 0 | KL from clean, smia | weight 0 |")
+    print("|---|---|---|---|---|")
+    pair = [traced(subject, VARIANTS[n], eps, steps) for n in ("smia", "smia, weight 0")]
+    for name, told in zip(("smia", "weight 0"), pair, strict=True):
+        rows["traces"][name] = {
+            field: getattr(told, field).mean(1).tolist()
+            for field in ("from_last", "from_clean", "to_target", "loss", "variance")
+        }
+    for step in range(steps + 1):
+        values = [
+            f"{getattr(told, field)[step].mean():.4f}"
+            for field in ("from_last", "from_clean")
+            for told in pair
+        ]
+        print(f"| {step} | {' | '.join(values)} |")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("--out", default="runs/smia")
+    parser.add_argument("--examples", type=int, default=128)
+    parser.add_argument("--eps", type=number, default=2 / 255)
+    parser.add_argument("--steps", type=int, default=10)
+    options = parser.parse_args()
+    tables = {}
+    for run in options.runs:
+        subject = load(run, options.examples)
+        tables[subject.name] = compare(subject, options.eps, options.steps)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    settings = {"eps": options.eps, "steps": options.steps, "examples": options.examples}
+    text = json.dumps({"settings": settings, "tables": tables}, indent=1)
+    (out / "compare.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

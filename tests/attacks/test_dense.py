@@ -1,0 +1,367 @@
+"""Attacks on masks and detectors against naive renderings of their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advjax import Status, attacks, boxes, criteria, losses, threat
+from advjax.attacks._dense import DAG_STEP
+
+KEY = jax.random.key(0)
+K = 3
+RNG = np.random.default_rng(5)
+W1, W2 = RNG.normal(size=(3, 3, 2, 6)), RNG.normal(size=(6, K))
+X = jnp.asarray(RNG.uniform(0.25, 0.75, (3, 5, 4, 2)), jnp.float32)
+
+
+def net(x):
+    """A smooth net with a view of 3 x 3 pixels."""
+    padded = jnp.pad(x - 0.5, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    h, w = x.shape[1:3]
+    hidden = sum(padded[:, i : i + h, j : j + w] @ jnp.asarray(W1[i, j], x.dtype)
+                 for i in range(3) for j in range(3))  # fmt: skip
+    return jnp.tanh(hidden) @ jnp.asarray(W2, x.dtype)
+
+
+MASKS = np.asarray(jnp.argmax(net(X), -1))
+MASKS = np.where(RNG.uniform(size=MASKS.shape) < 0.2, (MASKS + 1) % K, MASKS)
+MASKS[0, 0, :2] = losses.IGNORE
+WANTED = np.full_like(MASKS, 0)
+WANTED[:, 1:4, 1:3] = 1
+
+
+def objective(targeted=False, fn=net, **options):
+    options = {"loss": losses.pixel_cross_entropy, "targeted": targeted} | options
+    return attacks.from_logits(fn, **options)
+
+
+def follow(ascent, moves, move, x0, eps, start=None):
+    """Iterate `x <- project(x + move(gradient))`; `ascent(x, point, t)` weighs by the point `x`."""
+    x0 = np.asarray(x0, np.float64)
+    points = [x0 if start is None else np.asarray(start, np.float64)]
+    for t in range(moves):
+        x = points[-1]
+        g = np.asarray(jax.grad(lambda x, p=x, t=t: ascent(x, p, t).sum())(jnp.asarray(x)))
+        points.append(np.clip(np.clip(x + move(g, x, t), x0 - eps, x0 + eps), 0, 1))
+    return points
+
+
+def cross_entropies(x, mask):
+    log_p = jax.nn.log_softmax(net(x))
+    return -jnp.take_along_axis(log_p, jnp.asarray(mask % 255 % K)[..., None], -1)[..., 0]
+
+
+def mean_over_known(values, mask):
+    known = mask != 255
+    return (known * values).sum((1, 2)) / known.sum((1, 2))
+
+
+def run(attack, target, eps, x=X, **options):
+    x = jnp.asarray(x, jnp.float64)
+    return attacks.run(attack, KEY, x, jnp.asarray(target), eps, stop="budget", **options)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_segpgd_step_by_step(targeted, x64):
+    mask, steps, eps = WANTED if targeted else MASKS, 6, 0.05
+
+    def ascent(x, point, t):
+        right = np.asarray(net(point)).argmax(-1) == mask
+        # pixels on which the attack is not there yet lead at first
+        todo = ~right if targeted else right
+        weight = np.where(todo, 1 - t / (2 * steps), t / (2 * steps))
+        return (-1 if targeted else 1) * mean_over_known(weight * cross_entropies(x, mask), mask)
+
+    points = follow(ascent, steps, lambda g, x, t: 0.3 * eps * np.sign(g), X, eps)
+    attack = attacks.segpgd(
+        objective(targeted), threat.linf(), num_steps=steps, step_size=0.3, random_start=False,
+        keep="last",
+    )  # fmt: skip
+    result = run(attack, mask, eps)
+    np.testing.assert_allclose(result.x_adv, points[-1], atol=1e-10)
+    # what is reported is the loss of the task
+    task = jax.vmap(losses.pixel_cross_entropy)(net(result.x_adv), jnp.asarray(mask))
+    np.testing.assert_allclose(result.loss, -task if targeted else task, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("targeted", "squash"), [(False, "softmax"), (True, "softmax"), (False, "sigmoid")]
+)
+def test_cospgd_step_by_step(targeted, squash, x64):
+    mask, steps, eps = WANTED if targeted else MASKS, 5, 0.05
+
+    def ascent(x, point, t):
+        z = np.asarray(net(point))
+        p = np.exp(z) if squash == "softmax" else 1 / (1 + np.exp(-z))
+        own = np.take_along_axis(p, (mask % 255 % K)[..., None], -1)[..., 0]
+        weight = own / np.linalg.norm(p, axis=-1)
+        weight = 1 - weight if targeted else weight
+        return (-1 if targeted else 1) * mean_over_known(weight * cross_entropies(x, mask), mask)
+
+    points = follow(ascent, steps, lambda g, x, t: 0.3 * eps * np.sign(g), X, eps)
+    attack = attacks.cospgd(
+        objective(targeted), threat.linf(), num_steps=steps, step_size=0.3, random_start=False,
+        keep="last", squash=squash,
+    )  # fmt: skip
+    np.testing.assert_allclose(run(attack, mask, eps).x_adv, points[-1], atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("targeted", "active", "against"),
+    [(False, "not_reached", "prediction"), (False, "correct", "label"),
+     (False, "not_reached", "label"), (True, "not_reached", "prediction")],
+)  # fmt: skip
+def test_dag_step_by_step(targeted, active, against, x64):
+    mask, steps, eps = WANTED if targeted else MASKS, 7, 0.02
+    aim = mask % 255 if targeted else (mask % 255 + 2) % K
+
+    def logit(z, classes):
+        return jnp.take_along_axis(z, jnp.asarray(classes % K)[..., None], -1)[..., 0]
+
+    def ascent(x, point, t):
+        found = np.asarray(net(point)).argmax(-1)
+        part = (found == mask) if active == "correct" else (found != aim)
+        left = found if against == "prediction" else mask % 255
+        z = net(x)
+        return (part * (mask != 255) * (logit(z, aim) - logit(z, left))).sum((1, 2))
+
+    def move(g, x, t):
+        largest = np.abs(g).max((1, 2, 3), keepdims=True)
+        return 0.5 / 255 * g / np.where(largest > 0, largest, 1)
+
+    points = follow(ascent, steps, move, X, eps)
+    attack = attacks.dag(
+        objective(targeted), threat.linf(), num_steps=steps, keep="last", shift=2, active=active,
+        against=against,
+    )  # fmt: skip
+    np.testing.assert_allclose(run(attack, mask, eps).x_adv, points[-1], atol=1e-10)
+
+
+def linear(x):
+    """Every pixel by itself, far from the bounds."""
+    return (x - 0.5) @ jnp.asarray([[4.0, -3.0, 1.0], [-2.0, 5.0, 2.0]], x.dtype)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_dag_empties_its_active_set_in_steps_of_one_size(targeted):
+    x = jnp.asarray(RNG.uniform(0.45, 0.55, (2, 10, 12, 2)), jnp.float32)
+    clean = jnp.argmax(linear(x), -1)
+    mask = (clean + 1) % K if targeted else clean
+    criterion = criteria.pixels_reached(0.99) if targeted else criteria.pixel_accuracy_below(0.01)
+    attack = attacks.dag(objective(targeted, linear, criterion=criterion), threat.linf())
+    state = attack.init(jax.random.split(KEY, 2), x, mask, jnp.ones(2))
+    step = jax.jit(lambda state: attack.step(state, x, mask, jnp.ones(2), True))
+    while not state.success.all():
+        before, state = state, step(state)
+        moved = jnp.abs(state.x - before.x).max((1, 2, 3))
+        # ||step||_inf = 0.5/255 each time, until it is done
+        np.testing.assert_allclose(jnp.where(state.success, DAG_STEP, moved), DAG_STEP, rtol=1e-4)
+        assert (state.step <= attack.spec.num_steps).all()
+    right = (jnp.argmax(linear(state.best_x), -1) == mask).mean((1, 2))
+    assert ((right >= 0.99) if targeted else (right <= 0.01)).all()
+    assert (state.step > 5).all()
+
+
+@pytest.mark.parametrize("targeted", [True, False])
+def test_asma_step_by_step(targeted, x64):
+    mask, steps, eps, beta, tau = WANTED if targeted else MASKS, 8, 1.0, 3e-3, 1e-3
+    known = mask != 255
+
+    def ascent(x, point, t):
+        right = np.asarray(net(point)).argmax(-1) == mask
+        part = known & (~right if targeted else right)
+        z = jnp.take_along_axis(net(x), jnp.asarray(mask % 255 % K)[..., None], -1)[..., 0]
+        pull = (part * z).sum((1, 2)) * (1 if targeted else -1)
+        return pull - ((x - np.asarray(X, np.float64)) ** 2).sum((1, 2, 3))
+
+    def move(g, x, t):
+        found = np.asarray(net(x)).argmax(-1)
+        sizes = []
+        for i in range(len(x)):
+            ratios = []
+            for k in range(K):
+                a, b = (found[i] == k) & known[i], (mask[i] == k) & known[i]
+                if (a | b).any():
+                    ratios.append((a & b).sum() / (a | b).sum())
+            progress = np.mean(ratios) if targeted else 1 - np.mean(ratios)
+            sizes.append(tau if t == 0 else beta * progress + tau)
+        return g * np.reshape(sizes, (-1, 1, 1, 1))
+
+    points = follow(ascent, steps, move, X, eps)
+    attack = attacks.asma(objective(targeted), threat.linf(), num_steps=steps, beta=beta, tau=tau)
+    state = attack.init(jax.random.split(KEY, 3), *inputs(mask, eps))
+    for point in points[1:]:
+        state = attack.step(state, *inputs(mask, eps))
+        np.testing.assert_allclose(state.x, point, atol=1e-10)
+
+
+def inputs(mask, eps):
+    return X.astype(jnp.float64), jnp.asarray(mask), jnp.full(3, eps)
+
+
+def test_asma_at_its_mask_goes_back_towards_the_image(x64):
+    # every pixel has its wanted class: the prediction term is zero, the distance is all there is
+    start = jnp.asarray(np.clip(np.asarray(X, np.float64) + 0.01, 0, 1))
+    mask = np.asarray(net(start)).argmax(-1)
+    attack = attacks.asma(objective(True), threat.linf(), num_steps=1, beta=0.1, tau=0.02)
+    keys = jax.random.split(KEY, 3)
+    state = attack.step(attack.init(keys, *inputs(mask, 1.0), start), *inputs(mask, 1.0))
+    np.testing.assert_allclose(state.x, start - 2 * 0.02 * (start - X), atol=1e-12)
+    with pytest.raises(ValueError, match="negative"):
+        attacks.asma(objective(True), threat.linf(), tau=-1.0)
+
+
+def test_words_of_dag_and_wrapped_objectives_are_refused():
+    refused = [({"active": "all"}, False), ({"against": "all"}, False),
+               ({"against": "label"}, True), ({"active": "correct"}, True)]  # fmt: skip
+    for options, targeted in refused:
+        with pytest.raises(ValueError, match=r"active|against|targeted"):
+            attacks.dag(objective(targeted), threat.linf(), **options)
+    with pytest.raises(ValueError, match="shift 3"):
+        run(attacks.dag(objective(), threat.linf(), shift=3, num_steps=1), MASKS, 0.1, X)
+    with pytest.raises(ValueError, match="squash"):
+        attacks.cospgd(objective(), threat.linf(), squash="tanh")
+    for build in (attacks.segpgd, attacks.cospgd, attacks.dag, attacks.asma):
+        with pytest.raises(ValueError, match="wrapped"):
+            build(attacks.with_eot(objective(), 2), threat.linf())
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "bim", "mifgsm", "smia", "segpgd", "cospgd"])
+def test_closed_form_of_a_linear_model_of_two_classes(name):
+    """Every pixel's margin falls by eps times the l1 norm of its weights, and no further."""
+    w = jnp.asarray([[1.0, -0.5], [-2.0, 0.25]])
+    x = jnp.asarray(RNG.uniform(0.3, 0.7, (3, 4, 4, 2)), jnp.float32)
+    fn = lambda x: (x - 0.5) @ w  # noqa: E731
+    mask = jnp.argmax(fn(x), -1)
+    eps = jnp.asarray([0.02, 0.05, 0.1])
+
+    def margin(x):
+        z = fn(x)
+        return jnp.where(mask == 0, z[..., 0] - z[..., 1], z[..., 1] - z[..., 0])
+
+    options = {} if name == "fgsm" else {"num_steps": 10, "step_size": 0.25}
+    options |= {"a2": 0.5} if name == "smia" else {}
+    attack = attacks.ATTACKS[name](objective(fn=fn), threat.linf(), **options)
+    result = jax.jit(lambda x: attacks.run(attack, KEY, x, mask, eps, stop="budget"))(x)
+    expected = margin(x) - eps[:, None, None] * jnp.abs(w[:, 0] - w[:, 1]).sum()
+    np.testing.assert_allclose(margin(result.x_adv), expected, atol=1e-5)
+    # the default criterion: Dice of the foreground below one half
+    found = jax.vmap(criteria.dice)(fn(result.x_adv), mask) < 0.5
+    np.testing.assert_array_equal(result.success, found)
+
+
+def test_pgd_on_dice_ascends_dice():
+    attack = attacks.pgd(objective(loss=losses.dice_loss), threat.linf(), num_steps=10)
+    result = jax.jit(lambda x, y: attacks.run(attack, KEY, x, y, 0.1, stop="budget"))(X, MASKS)
+    dice = jax.vmap(losses.dice_loss)
+    np.testing.assert_allclose(result.loss, dice(net(result.x_adv), jnp.asarray(MASKS)), rtol=1e-5)
+    # a long way from the best of 300 random corners
+    corners = X + 0.1 * jnp.asarray(RNG.choice([-1.0, 1.0], (300, *X.shape)), X.dtype)
+    best = jax.vmap(lambda x: dice(net(x), jnp.asarray(MASKS)))(corners).max(0)
+    assert (result.loss > best).all()
+
+
+def detector(x):
+    """Maps of stride 4 from the means of blocks."""
+    b, h, w, c = x.shape
+    blocks = x.reshape(b, h // 4, 4, w // 4, 4, c).mean((2, 4)) - 0.5
+    heads = blocks @ jnp.asarray(HEADS, x.dtype)
+    return {
+        "heatmap": 8 * heads[..., :2] - 1,
+        "size": 3 + heads[..., 2:4],
+        "offset": 0.5 + heads[..., 4:],
+    }
+
+
+HEADS = RNG.normal(size=(2, 6))
+SCANS = jnp.asarray(RNG.uniform(0.2, 0.8, (2, 16, 20, 2)), jnp.float32)
+# what the detector finds there, with a box of padding
+FOUND = jax.vmap(lambda o: boxes.as_targets(boxes.decode(o, num=3), score=0.3))(detector(SCANS))
+
+
+@pytest.mark.parametrize("name", ["pgd", "smia", "dag", "segpgd", "mifgsm"])
+def test_detectors_are_attacked_too(name):
+    target = jnp.concatenate([FOUND, jnp.full((2, 1, 5), -1.0)], 1)
+    assert (target[..., 0] >= 0).any(1).all()
+    aim = objective(fn=detector, loss=losses.centernet_loss)
+    attack = attacks.ATTACKS[name](aim, threat.linf(), num_steps=10)
+    result = jax.jit(lambda x, y: attacks.run(attack, KEY, x, y, 0.05, stop="budget"))(
+        SCANS, target
+    )
+    clean = jax.vmap(losses.centernet_loss)(detector(SCANS), target)
+    assert (result.loss > clean).all()
+    expected = jax.vmap(losses.centernet_loss)(detector(result.x_adv), target)
+    np.testing.assert_allclose(result.loss, expected, rtol=1e-5)
+    missed = jax.vmap(criteria.detections_missed())(detector(result.x_adv), target)
+    np.testing.assert_array_equal(result.success, missed)
+    assert not jax.vmap(criteria.default)(detector(SCANS), target).any()
+
+
+def test_dag_pulls_the_proposals_of_a_detector_to_the_next_class():
+    aim = objective(fn=detector, loss=losses.centernet_loss)
+    attack = attacks.dag(aim, threat.linf(), num_steps=1, keep="last")
+    result = attacks.run(attack, KEY, SCANS, FOUND, 1.0, stop="budget")
+    logits, labels = jax.vmap(losses.detection_pixels)(detector(SCANS), FOUND)
+    # two classes and "no object": those that are not at the next one yet
+    active = (labels != losses.IGNORE) & (jnp.argmax(logits, -1) != (labels + 1) % 3)
+    assert active.any((1, 2)).all()
+    assert (~active).any((1, 2)).all()
+    moved = jnp.abs(result.x_adv - SCANS).max(-1) > 0
+    # a block of pixels moves where its cell is active, and nowhere else
+    np.testing.assert_array_equal(moved, jnp.repeat(jnp.repeat(active, 4, 1), 4, 2))
+
+
+@pytest.mark.parametrize("task", ["mask", "boxes"])
+def test_smia_of_one_step_is_fgsm_and_without_weight_bim(task):
+    if task == "mask":
+        aim, x, target = objective(), X, jnp.asarray(MASKS)
+    else:
+        aim, x, target = objective(fn=detector, loss=losses.centernet_loss), SCANS, FOUND
+    ball = threat.linf()
+
+    def points(attack):
+        return jax.jit(lambda x: attacks.run(attack, KEY, x, target, 0.03, stop="budget").x_adv)(x)
+
+    one = points(attacks.smia(aim, ball, num_steps=1, a2=5.0, keep="last"))
+    np.testing.assert_allclose(one, points(attacks.fgsm(aim, ball)), atol=1e-6)
+    plain = points(attacks.smia(aim, ball, num_steps=4, step_size=0.3, a2=0.0))
+    bim = points(attacks.bim(aim, ball, num_steps=4, step_size=0.3))
+    np.testing.assert_allclose(plain, bim, atol=1e-6)
+    # the term does something, softly and hard
+    for kind in ("soft", "hard"):
+        steady = points(attacks.smia(aim, ball, num_steps=4, step_size=0.3, a2=2.0, target=kind))
+        assert (steady != bim).any()
+
+
+def test_divergences():
+    z, r = jnp.asarray(RNG.normal(size=(2, 4, 5, K)))
+    mask = jnp.asarray(RNG.integers(0, K, (4, 5))).at[0].set(255)
+    p, q = np.asarray(jax.nn.softmax(r)), np.asarray(jax.nn.softmax(z))
+    expected = (p * np.log(p / q)).sum(-1)[1:].mean()
+    np.testing.assert_allclose(losses.divergence(z, r, mask), expected, rtol=1e-4)
+    np.testing.assert_allclose(losses.divergence(r, r, mask), 0, atol=1e-6)
+    one, labels = jnp.asarray(1), jnp.asarray([1, 0, -1])
+    assert losses.divergence(z[0, 0], r[0, 0], one) == losses.kl(z[0, 0], r[0, 0])
+    soft = losses.binary_cross_entropy(z[0, 0], jax.nn.sigmoid(r[0, 0]))
+    assert losses.divergence(z[0, 0], r[0, 0], labels) == soft
+    # hard: the loss at the decision, and whether that is the target
+    decided = jnp.where(mask == 255, 255, jnp.argmax(r, -1))
+    for target, same in ((mask, False), (decided, True)):
+        loss, is_same = losses.decision_loss(z, r, target)
+        np.testing.assert_allclose(loss, losses.pixel_cross_entropy(z, decided), rtol=1e-6)
+        assert bool(is_same) is same
+    # of a detector: no further from a prediction than that is from itself
+    maps = jax.tree.map(lambda leaf: leaf[0], detector(SCANS))
+    own = losses.divergence(maps, maps, FOUND[0])
+    gradient = jax.grad(losses.divergence)(maps, maps, FOUND[0])
+    np.testing.assert_allclose(gradient["heatmap"], 0, atol=1e-6)
+    other = maps | {"heatmap": maps["heatmap"] + 1}
+    assert losses.divergence(other, maps, FOUND[0]) > own
+
+
+def test_no_gradient_where_no_pixel_counts_is_flagged():
+    mask = np.full_like(MASKS, 255)
+    result = run(attacks.segpgd(objective(), threat.linf(), num_steps=2), mask, 0.1, X)
+    assert (result.status == Status.ZERO_GRADIENT).all()
+    assert not result.success.any()
