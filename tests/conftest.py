@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.xla_flags import known_flags
+from tests.xla_flags import QUICK, STEADY, known_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
@@ -15,14 +15,19 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ["XLA_FLAGS"] = f"{known_flags()} {os.environ.get('XLA_FLAGS', '')}".strip()
+_FLAGS = f"{known_flags(STEADY)} {os.environ.get('XLA_FLAGS', '')}".strip()
+os.environ["XLA_FLAGS"] = f"{known_flags(QUICK)} {_FLAGS}"
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 # JAX crashes now and then where it stores or loads a compiled program of a CPU (three crashes in
 # three full runs); children of tests, which are short, keep the cache
 jax.config.update("jax_enable_compilation_cache", False)
+
+# flags are read once, by the first program
+jax.block_until_ready(jax.jit(lambda x: x + 1)(0))
+os.environ["XLA_FLAGS"] = _FLAGS
 
 DATA = "ADVJAX_DATA_DIR"
 GOLDEN = "ADVJAX_GOLDEN_DIR"

@@ -6,22 +6,26 @@ from pathlib import Path
 
 # One thread: those of XLA's convolutions round differently now and then (6 of 3,383 runs of four
 # training steps on a busy machine), and tests compare bits. The older code generator: tiny
-# programs take a third of the time to compile, and most of the suite is that. Little optimisation,
-# which saves another 40 % of all seconds; with none at all FAB runs 16 times slower.
-WANTED = (
+# programs take a third of the time to compile, and most of the suite is that.
+STEADY = (
     "xla_cpu_multi_thread_eigen=false",
     "xla_cpu_use_fusion_emitters=false",
+)
+# Little optimisation, which saves another 40 % of all seconds (with none at all FAB runs 16 times
+# slower). Not for children of tests: they keep compiled programs on disk, and with these flags
+# trainings that loaded them ended with other last bits.
+QUICK = (
     "xla_backend_optimization_level=1",
     "xla_llvm_disable_expensive_passes=true",
 )
 
 
-def known_flags() -> str:
-    """Return those of `WANTED` that this jaxlib knows: it ends the process at any other."""
+def known_flags(wanted: tuple[str, ...]) -> str:
+    """Return those that this jaxlib knows: it ends the process at any other."""
     folder = next(iter(importlib.util.find_spec("jaxlib").submodule_search_locations))
     library = Path(folder) / "libjax_common.so"
     if not library.exists():
         return ""
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        known = [flag for flag in WANTED if data.find(flag.split("=")[0].encode()) >= 0]
+        known = [flag for flag in wanted if data.find(flag.split("=")[0].encode()) >= 0]
     return " ".join(f"--{flag}" for flag in known)

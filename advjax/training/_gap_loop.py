@@ -269,8 +269,8 @@ class _Run:
 
 
 def _keep_best(state: GapState, score: Array) -> GapState:
-    """Keep the variables where their score is above all before."""
-    better = score > state.best_score
+    """Keep the variables where no score before was higher: of equal ones the later."""
+    better = score >= state.best_score
     now = {"params": state.params, **state.model_state}
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, state.best)
     return state._replace(best=best, best_score=jnp.maximum(score, state.best_score))

@@ -116,7 +116,7 @@ def test_grad_cam_of_the_zoo():
     # rows do not see each other
     alone = analysis.grad_cam(model, variables, x[:1], layer)
     np.testing.assert_allclose(alone[0], cam[0], atol=1e-5)
-    with pytest.raises(ValueError, match="no maps"):
+    with pytest.raises(ValueError, match="Grad-CAM needs"):
         analysis.grad_cam(model, variables, x, "head")
 
 

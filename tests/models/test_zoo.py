@@ -51,7 +51,7 @@ def test_build_makes_every_architecture_with_the_config_s_sizes():
     ("change", "words"),
     [
         ({"name": "resnet-18"}, "did you mean 'resnet18'.*resnet18, resnet34, resnet50, segnet"),
-        ({"name": "imagenet9000"}, "'imagenet9000' is unknown Known: attn_vgg"),
+        ({"name": "imagenet9000"}, "'imagenet9000' is unknown.* Known: attn_vgg"),
         ({"stem": "cfar"}, "stem 'cfar' is unknown; known: cifar, imagenet"),
         ({"width": 0}, "width must be at least 1, got 0"),
         ({"std": 0.0}, "std must be positive"),

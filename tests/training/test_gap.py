@@ -103,7 +103,8 @@ def test_agreement_counts_decisions():
 @functools.cache
 def learnt():
     """What a generator learns when it is given time."""
-    return train(epochs=20, batch_size=14, optimizer=optax.adam(1.0))
+    options = {"straight_through": True, "optimizer": optax.adam(1.0)}
+    return train(epochs=20, batch_size=14, **options)
 
 
 @functools.cache
@@ -128,7 +129,7 @@ def test_it_finds_the_worst_case_of_a_linear_model():
     bound = jnp.abs(logits[:, 1] - logits[:, 0]) - reach
     reached = sign * (after[:, 1] - after[:, 0])
     assert (reached >= bound - 1e-4).all()
-    np.testing.assert_allclose(reached, bound, atol=0.03 * reach)
+    np.testing.assert_allclose(reached, bound, atol=0.05 * reach)
     assert found.scores[0] == pytest.approx(float(np.mean(reached < 0)))
     assert found.scores[0] > 0
 

@@ -218,11 +218,19 @@ training.train(config, progress=False)
 """
 
 
+# the number of devices decides the last bits
+ALONE = {"JAX_NUM_CPU_DEVICES": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+# Between processes a CPU rounds otherwise now and then (1e-9 in a running mean after 24 steps, in a
+# third of the runs, the cause unknown); a step or an epoch too few would be a thousand times this.
+# Bits are compared inside of one process, see `test_an_interrupted_run_ends_as_one_that_was_not`.
+ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
+
+
 def _start(config):
-    """Start a run in a process of its own; the number of devices decides the last bits."""
+    """Start a run in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-u", "-c", RUNNER, json.dumps(training.config_to_dict(config))],
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+        env={**os.environ, **ALONE},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -245,7 +253,7 @@ def test_a_killed_run_ends_as_one_that_was_not(make, tmp_path):
         kills += process.returncode == -signal.SIGKILL
     assert process.returncode == 0
     assert kills >= 1
-    chex.assert_trees_all_equal(_leaves(tmp_path / "torn"), _leaves(tmp_path / "whole"))
+    chex.assert_trees_all_close(_leaves(tmp_path / "torn"), _leaves(tmp_path / "whole"), **ROUNDING)
     records = _run.read_metrics(tmp_path / "torn")
     assert [r["epoch"] for r in records] == [1, 2, 3, 4, 5, 6]
 

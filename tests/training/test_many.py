@@ -18,7 +18,7 @@ from advjax.cli._main import UsageError
 from advjax.cli._many import expand, split_lists
 from advjax.config import AttackConfig, OptimizerConfig, TrainConfig
 from advjax.training import _loop, _overfitting, _run
-from tests.training.test_loop import CLASSES, _config, _leaves, _train, _write_npz
+from tests.training.test_loop import ALONE, CLASSES, ROUNDING, _config, _leaves, _train, _write_npz
 from tests.training.tiny import tiny_model
 
 
@@ -149,7 +149,7 @@ def test_the_command_goes_on_after_a_kill(images, tmp_path):
     def start(out):
         return subprocess.Popen(
             [sys.executable, "-u", "-c", RUNNER, *words, "--out", str(tmp_path / out)],
-            env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"}, stdout=subprocess.PIPE,
+            env={**os.environ, **ALONE}, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
 
@@ -166,9 +166,10 @@ def test_the_command_goes_on_after_a_kill(images, tmp_path):
     assert process.returncode == 0
     assert kills >= 1
     for seed in (0, 1):
-        chex.assert_trees_all_equal(
+        chex.assert_trees_all_close(
             _leaves(tmp_path / "torn" / f"seed-{seed}"),
             _leaves(tmp_path / "whole" / f"seed-{seed}"),
+            **ROUNDING,
         )
 
 

@@ -41,9 +41,9 @@ def _motion_blur(key: Array, image: Array, num_frames: int, unit: float) -> Arra
 
 
 def _gaussian_blur(key: Array, image: Array, num_frames: int, unit: float) -> Array:
-    """A sigma of 0.25 to 0.565 pixels."""
-    del key
-    sigmas = (0.25 + 0.035 * np.arange(num_frames)) * unit
+    """A sigma of 0.25 to 0.565 pixels, whatever their size: of less, nothing would remain."""
+    del key, unit
+    sigmas = 0.25 + 0.035 * np.arange(num_frames)
     return jnp.stack([gaussian(image, float(sigma)) for sigma in sigmas])
 
 
@@ -96,7 +96,8 @@ def video(
       x: `[B, H, W, C]` floats in [0, 1].
       num_frames: 10 in the paper, 31 in ImageNet-P.
       reference_size: lengths in pixels are those of images of this width, and scaled to the images
-        (a shift by 20 pixels is 2.9 at 32); None: taken as they are.
+        (a shift by 20 pixels is 2.9 at 32); None: taken as they are. A Gaussian blur is less than
+        a pixel, and not scaled.
 
     Returns:
       `[B, F, H, W, C]` in [0, 1].
