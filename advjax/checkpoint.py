@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -41,6 +42,25 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def abstract(tree: PyTree) -> PyTree:
     """Return shapes, dtypes and shardings of the leaves, for `Checkpoints.restore`."""
     return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
+
+
+@jax.jit
+def _copies(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [jnp.copy(leaf) for leaf in leaves]
+
+
+def _owned(tree: PyTree) -> PyTree:
+    """Copy the jax arrays of a tree into buffers that a program made.
+
+    On a CPU, the first training step on the buffers that the storage library hands out rounded
+    otherwise in a quarter of the resumed runs (24 of 24 the same on copies), so that a resumed run
+    was not the uninterrupted one to the last bit.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    places = [n for n, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+    for n, copy in zip(places, _copies([leaves[n] for n in places]), strict=True):
+        leaves[n] = copy
+    return jax.tree.unflatten(structure, leaves)
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -189,7 +209,7 @@ class Checkpoints:
         self._require(step)
         items = {name: ocp.args.StandardRestore(tree) for name, tree in abstracts.items()}
         read = self._read(step, ocp.args.Composite(**items))
-        return {name: read[name] for name in abstracts}
+        return {name: _owned(read[name]) for name in abstracts}
 
     def info(self, step: int | None) -> dict[str, Any]:
         """Return the `info` that `step` was saved with.

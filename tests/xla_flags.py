@@ -2,6 +2,7 @@
 
 import importlib.util
 import mmap
+import os
 from pathlib import Path
 
 # One thread: those of XLA's convolutions round differently now and then (6 of 3,383 runs of four
@@ -29,3 +30,9 @@ def known_flags(wanted: tuple[str, ...]) -> str:
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         known = [flag for flag in wanted if data.find(flag.split("=")[0].encode()) >= 0]
     return " ".join(f"--{flag}" for flag in known)
+
+
+def as_here() -> dict[str, str]:
+    """Return the environment of a child whose bits are compared with those of this process."""
+    flags = f"{known_flags(QUICK)} {os.environ.get('XLA_FLAGS', '')}"
+    return {**os.environ, "XLA_FLAGS": flags, "JAX_ENABLE_COMPILATION_CACHE": "false"}

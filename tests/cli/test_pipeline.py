@@ -13,6 +13,7 @@ import pytest
 
 from advjax import metrics, report, store
 from advjax.cli import main
+from tests.xla_flags import as_here
 
 TRAIN = [
     "--data.source", "phantom:ct", "--data.size", "16", "--data.num-train", "64",
@@ -94,11 +95,17 @@ def test_report_needs_rows_only(evaluated, capsys):
     assert os.path.exists(os.path.join(evaluated, "report.html"))
 
 
+def _start(words):
+    return subprocess.Popen(
+        words, env=as_here(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
 def test_a_killed_evaluation_goes_on_and_ends_the_same(evaluated, runs, tmp_path):
     out = str(tmp_path / "killed")
     words = [sys.executable, "-m", "advjax", "evaluate", "--runs", *runs, "--out", out, *EVALUATE]
     parts = os.path.join(out, "rows")
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = _start(words)
     deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
         if os.path.isdir(parts) and len(os.listdir(parts)) >= 4:
@@ -234,7 +241,7 @@ def test_a_killed_sweep_goes_on_and_ends_the_same(swept, runs, tmp_path):
     words = [sys.executable, "-m", "advjax", "sweep", "--runs", *runs, "--out", out, *SWEEP]
     kills = 0
     for wanted in (2, 4):
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = _start(words)
         deadline = time.monotonic() + 240
         parts = os.path.join(out, "rows")
         while process.poll() is None and time.monotonic() < deadline:

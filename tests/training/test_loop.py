@@ -220,9 +220,9 @@ training.train(config, progress=False)
 
 # the number of devices decides the last bits
 ALONE = {"JAX_NUM_CPU_DEVICES": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"}
-# Between processes a CPU rounds otherwise now and then (1e-9 in a running mean after 24 steps, in a
-# third of the runs, the cause unknown); a step or an epoch too few would be a thousand times this.
-# Bits are compared inside of one process, see `test_an_interrupted_run_ends_as_one_that_was_not`.
+# Allows for processes that round otherwise now and then; a step or an epoch too few would be a
+# thousand times this. Bits are compared inside of one process, see
+# `test_an_interrupted_run_ends_as_one_that_was_not`.
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 
 
