@@ -1,6 +1,6 @@
 """SMIA (Qi et al., ICLR 2021) beside FGSM, BIM, PGD and MI-FGSM at equal budget and steps.
 
-python experiments/smia/compare.py RUN... [--out FOLDER] [--examples 128] [--eps 2/255] [--steps 10]
+python -m experiments.smia.compare RUN... [--out FOLDER] [--examples 128] [--eps 0.5/255]
 
 RUN are folders of `advjax train`, of any task. Prints, as Markdown, what each attack leaves right
 with 95 % intervals over images, the differences from PGD (paired), the variance of the
@@ -9,7 +9,6 @@ stabilisation, and what weight and kernel change. The same goes to FOLDER/compar
 """
 
 import argparse
-import functools
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import analysis, attacks, data, metrics, threat, training
-from advjax.tasks import Task, get_task
+from advjax import analysis, attacks, threat
+from experiments.subject import Subject, load, number, objective_of, share
 
 PLAIN = {
     "fgsm": lambda objective, ball, steps: attacks.fgsm(objective, ball),
@@ -45,42 +44,11 @@ VARIANTS = {
 }
 
 
-class Subject(NamedTuple):
-    """A trained model and the images that it is attacked on."""
-
-    name: str
-    apply: Any
-    variables: Any
-    task: Task
-    x: np.ndarray
-    y: np.ndarray
-
-
 class Outcome(NamedTuple):
     """What an attack left: `[N]` right, and the attacked images `[N, H, W, C]`."""
 
     right: np.ndarray
     x_adv: np.ndarray
-
-
-def load(folder: str, examples: int) -> Subject:
-    model, variables, config, _ = training.restore_model(folder, "best")
-    dataset = data.load(config.data)
-    split = dataset.test.select(np.arange(min(examples, len(dataset.test))))
-    images = np.asarray(split.images)
-    if images.dtype == np.uint8:
-        images = images / np.float32(255)
-    task = get_task(dataset.task)
-    return Subject(
-        Path(folder).name, model.apply, variables, task, images, np.asarray(split.targets)
-    )
-
-
-def objective_of(subject: Subject, variables: Any) -> Any:
-    return attacks.from_logits(
-        lambda x: subject.apply(variables, x), loss=subject.task.loss,
-        criterion=subject.task.criterion,
-    )  # fmt: skip
 
 
 def attacked(subject: Subject, make: Any, eps: float, steps: int) -> Outcome:
@@ -90,7 +58,7 @@ def attacked(subject: Subject, make: Any, eps: float, steps: int) -> Outcome:
     def run(variables: Any, x: Any, y: Any) -> Any:
         attack = make(objective_of(subject, variables), ball, steps)
         result = attacks.run(attack, jax.random.key(0), x, y, eps, stop="budget")
-        right = jax.vmap(subject.task.right)(subject.apply(variables, result.x_adv), y)
+        right = jax.vmap(subject.task.right)(subject.model.apply(variables, result.x_adv), y)
         return right, result.x_adv
 
     return Outcome(*map(np.asarray, run(subject.variables, subject.x, subject.y)))
@@ -105,26 +73,11 @@ def traced(subject: Subject, make: Any, eps: float, steps: int) -> analysis.Trac
     return jax.tree.map(np.asarray, run(subject.variables, subject.x, subject.y))
 
 
-def number(text: str) -> float:
-    """Read `2/255`, or a plain number."""
-    above, _, below = text.partition("/")
-    return float(above) / float(below or 1)
-
-
-def share(values: np.ndarray) -> str:
-    """Write a mean over images with its interval, in percent."""
-    found = metrics.bootstrap(
-        functools.partial(metrics.weighted_mean, values.astype(float)[None]), len(values)
-    )
-    value, low, high = (100 * float(np.ravel(part)[0]) for part in found)
-    return f"{value:.1f} ({low:.1f} to {high:.1f})"
-
-
 def compare(subject: Subject, eps: float, steps: int) -> dict[str, Any]:
     """Attack one subject in every way; print its tables and return them."""
     clean = np.asarray(
         jax.vmap(subject.task.right)(
-            jax.jit(subject.apply)(subject.variables, subject.x), jnp.asarray(subject.y)
+            jax.jit(subject.model.apply)(subject.variables, subject.x), jnp.asarray(subject.y)
         )
     )
     about = f"{len(clean)} images, {subject.task.name}"
@@ -168,7 +121,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--out", default="runs/smia")
     parser.add_argument("--examples", type=int, default=128)
-    parser.add_argument("--eps", type=number, default=2 / 255)
+    parser.add_argument("--eps", type=number, default=0.5 / 255)
     parser.add_argument("--steps", type=int, default=10)
     options = parser.parse_args()
     tables = {}
