@@ -1,4 +1,4 @@
-"""Skin lesions, the same network trained with PGD images at 8/255.
+"""Skin lesions, the same network trained with PGD images at 2/255.
 
 advjax train experiments/skin_lesions/pgd.py
 """
@@ -10,5 +10,5 @@ from pathlib import Path
 _standard = runpy.run_path(str(Path(__file__).with_name("standard.py")))["config"]
 
 config = dataclasses.replace(
-    _standard, out="runs/skin_lesions/pgd", method="pgd", eps=8 / 255, attack_steps=5
+    _standard, out="runs/skin_lesions/pgd", method="pgd", eps=2 / 255, attack_steps=5
 )

@@ -12,9 +12,9 @@ config = TrainConfig(
     optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, schedule="onecycle"),
     augment=AugmentConfig(flip_horizontal=True, flip_vertical=True),
     method="standard",
-    epochs=8,
+    epochs=12,
     batch_size=64,
     balanced=True,
-    val_eps=8 / 255,
+    val_eps=2 / 255,
     val_examples=64,
 )
