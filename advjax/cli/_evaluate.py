@@ -66,14 +66,19 @@ def evaluate(argv: list[str]) -> None:
     )  # fmt: skip
     text = json.dumps({"config": dataclasses.asdict(config)}, indent=2) + "\n"
     store.write_atomic(Path(config.out) / "config.json", text.encode())
-    done = run(config, jobs, rows)
-    page = Path(config.out) / "report.html"
-    if done or not page.is_file():
-        page = reports.build(config.out)
-    else:
-        print(f"{config.out}: nothing to do, all rows are stored")
-    print(reports.summary_table(config.out))
+    page = show(config.out, run(config, jobs, rows))
     print(f"curves: {page.with_name('curves.png')}\nreport: {page}")
+
+
+def show(out: str, done: int) -> Path:
+    """Make the report where parts were computed, print its summary, return the page."""
+    page = Path(out) / "report.html"
+    if done or not page.is_file():
+        page = reports.build(out)
+    else:
+        print(f"{out}: nothing to do, all rows are stored")
+    print(reports.summary_table(out))
+    return page
 
 
 def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:

@@ -12,10 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from advjax import engine, store
-from advjax import report as reports
 from advjax.cli import _runtime
 from advjax.cli._checks import check_evaluation
-from advjax.cli._evaluate import add_cost, clean_of, hash_of, leaves_of, stored
+from advjax.cli._evaluate import add_cost, clean_of, hash_of, leaves_of, show, stored
 from advjax.cli._parse import parse
 from advjax.cli._rows import attacked_rows, clean_rows
 from advjax.cli._subjects import AUTOATTACK, Job, Subject, load_subjects, plan, precision_of
@@ -42,14 +41,7 @@ def transfer(argv: list[str]) -> None:
     _check_same_images(subjects)
     jobs = plan(config, subjects)
     rows = _open(config, subjects, jobs)
-    done = run(config, jobs, rows)
-    page = Path(config.out) / "report.html"
-    if done or not page.is_file():
-        page = reports.build(config.out)
-    else:
-        print(f"{config.out}: nothing to do, all rows are stored")
-    print(reports.summary_table(config.out))
-    print(f"report: {page}")
+    print(f"report: {show(config.out, run(config, jobs, rows))}")
 
 
 def _check(config: EvaluateConfig) -> None:

@@ -75,22 +75,19 @@ def gap(subject: Subject, magnitudes: tuple[int, ...], options: Any) -> list[np.
         # the paper's rate of 2e-4 is meant for 800 steps and more
         optimizer=optax.adam(options.gap_rate),
     )  # fmt: skip
-    return [
-        np.asarray(attacked_by(subject, generator, variables, eps))
-        for variables, eps in zip(found.variables, found.eps, strict=True)
-    ]
 
-
-def attacked_by(subject: Subject, generator: Any, variables: Any, eps: float) -> Any:
     @jax.jit
-    def run(params: Any, made: Any, x: Any, y: Any) -> Any:
+    def run(params: Any, made: Any, x: Any, y: Any, eps: Any) -> Any:
         objective = objective_of(subject, params)
         attack = attacks.gap(
             objective, threat.linf(), generate=lambda x: training.generated(generator, made, x)
         )
-        return attacks.run(attack, jax.random.key(0), x, y, float(eps), stop="budget").x_adv
+        return attacks.run(attack, jax.random.key(0), x, y, eps, stop="budget").x_adv
 
-    return run(subject.variables, variables, subject.x, subject.y)
+    return [
+        np.asarray(run(subject.variables, made, subject.x, subject.y, np.float32(eps)))
+        for made, eps in zip(found.variables, found.eps, strict=True)
+    ]
 
 
 def inside(subject: Subject, x_adv: np.ndarray) -> dict[str, float]:
@@ -99,11 +96,11 @@ def inside(subject: Subject, x_adv: np.ndarray) -> dict[str, float]:
     maps = jax.jit(lambda v, x: analysis.saliency(model.apply, v, x))
     shift = analysis.cam_shift(maps(variables, subject.x), maps(variables, x_adv))
     told = {"saliency shift": float(shift.mean())}
-    layer = analysis.last_map(model, variables, subject.x)
     if subject.task.name == "multi":
         clean, adv = outputs_of(subject, subject.x), outputs_of(subject, x_adv)
         pairs = metrics.paired_correlation(clean, adv)
         return told | {"correlation of findings": float(pairs.mean)}
+    layer = analysis.last_map(model, variables, subject.x)
     for name, x in (("clean", subject.x), ("PGD", x_adv)):
         points = analysis.features(model, variables, x, layer)
         told[f"Fisher ratio, {name}"] = analysis.fisher_ratio(points, subject.y)
