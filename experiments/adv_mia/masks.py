@@ -19,6 +19,6 @@ config = dataclasses.replace(
     optimizer=OptimizerConfig(name="adam", learning_rate=2e-3),
     balanced=False,
     attack_steps=3,
-    epochs=8,
+    eps=8 / 255,
     val_examples=64,
 )

@@ -17,5 +17,5 @@ config = dataclasses.replace(
     data=DataConfig(source="phantom:xray", num_test=256),
     augment=AugmentConfig(flip_horizontal=True),
     balanced=False,
-    epochs=12,
+    eps=4 / 255,
 )

@@ -20,5 +20,6 @@ config = dataclasses.replace(
     model=ModelConfig(name="resnet18", width=8),
     augment=AugmentConfig(flip_horizontal=True),
     balanced=False,
+    eps=4 / 255,
     epochs=12,
 )
