@@ -15,6 +15,8 @@ from advjax import metrics, report, store
 from advjax.cli import main
 from tests.xla_flags import as_here
 
+pytestmark = pytest.mark.unoptimised
+
 TRAIN = [
     "--data.source", "phantom:ct", "--data.size", "16", "--data.num-train", "64",
     "--data.num-val", "16", "--data.num-test", "12", "--model.name", "small_cnn",
@@ -261,6 +263,7 @@ def test_a_killed_sweep_goes_on_and_ends_the_same(swept, runs, tmp_path):
 def test_a_sweep_killed_twenty_times_loses_and_doubles_nothing(runs, tmp_path):
     script = os.path.join(os.path.dirname(__file__), "kill.py")
     words = ["sweep", "--runs", *runs, "--out", "{out}", *SWEEP, "--seeds", "0", "1"]
+    words += ["--diagnose", "False", "--panels", "0"]  # whole children are shorter
     found = subprocess.run(
         [sys.executable, script, "7", "20", str(tmp_path), *words],
         capture_output=True, text=True, timeout=900, check=False,
