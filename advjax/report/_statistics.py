@@ -12,10 +12,13 @@ import numpy as np
 
 from advjax import metrics
 from advjax.metrics import Interval
-from advjax.report import _decisions, _masks
+from advjax.report import _boxes, _decisions, _masks
 from advjax.report._results import Array, Cell, Group, ModelRows, Results
 
-OUTPUTS = ("dice", "iou", "auroc", "sensitivity", "specificity", "confidence", "linf", "l2")
+OUTPUTS = (
+    "dice", "iou", "map", "recall", "auroc", "sensitivity", "specificity", "confidence", "linf",
+    "l2",
+)  # fmt: skip
 
 
 class Series(NamedTuple):
@@ -277,9 +280,13 @@ def _outputs(plan: _Plan, group: Group, cell: Cell, index: Array) -> dict[str, i
         if group.masks and probabilities.shape[1]:
             for name, value in _masks.figures(probabilities).items():
                 asked[name].append(_mean(np.nan_to_num(value), np.isfinite(value)))
+        if group.boxes and probabilities.shape[1]:
+            asked["map"].append(_boxes.precision(probabilities))
+            value = _boxes.recall(probabilities)
+            asked["recall"].append(_mean(np.nan_to_num(value), np.isfinite(value)))
         known = np.isfinite(probabilities).all(1)
         filled = np.where(known[:, None], probabilities, 0.0)
-        if not group.masks and probabilities.shape[1] >= (1 if multi else 2):
+        if not group.dense and probabilities.shape[1] >= (1 if multi else 2):
             scores, _, positive, labelled = metrics.questions(filled, group.target)
             part = labelled & known
             said = (
@@ -385,7 +392,7 @@ def _undefined(group: Group) -> dict[str, tuple[str, ...]]:
     """Name the classes for which a metric does not exist on these examples."""
     names = group.class_names
     width = len(names)
-    if group.masks or (group.target.ndim == 1 and width < 2):
+    if group.dense or (group.target.ndim == 1 and width < 2):
         return {}
     blank = np.zeros((group.ids.size, width))
     rates = metrics.sensitivity_specificity(
