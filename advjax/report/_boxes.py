@@ -6,6 +6,7 @@ import numpy as np
 
 from advjax import boxes
 from advjax.report._masks import COLOURS
+from advjax.report._means import nanmean
 from advjax.report._results import Array, Cell, Group
 from advjax.tasks import split_boxes
 
@@ -28,11 +29,7 @@ def precision(records: Array) -> Callable[[Array], Array]:
     def statistic(weights: Array) -> Array:
         if found is None:
             return np.full(len(weights), np.nan)
-        by_class = found.average_precision(weights[:, known])
-        there = np.isfinite(by_class)
-        total = np.where(there, by_class, 0.0).sum(1)
-        return np.divide(total, there.sum(1), out=np.full(len(weights), np.nan),
-                         where=there.any(1))  # fmt: skip
+        return nanmean(found.average_precision(weights[:, known]))
 
     return statistic
 
