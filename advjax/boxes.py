@@ -16,6 +16,7 @@ import jax.numpy as jnp
 Array = jax.Array
 
 STRIDE = 4  # pixels of the image per cell of the maps
+SCORE = 0.3  # from which on a detection is a box that the detector tells
 
 
 class Maps(NamedTuple):
@@ -109,6 +110,33 @@ def decode(output: Any, *, num: int = 100, stride: int = STRIDE) -> Detections:
     best, place = jax.lax.top_k(scores, min(num, scores.size))
     boxes = of_cells(output, stride=stride).reshape(-1, 4)[place // num_classes]
     return Detections(boxes, best, (place % num_classes).astype(jnp.int32))
+
+
+def hits(found: Detections, boxes: Array, *, overlap: float = 0.5) -> Array:
+    """Which detections find a true box that none before them found, `[n]` bool.
+
+    From the highest score down each takes the true box of its class that it overlaps most among
+    those left, if by that IoU at least: the matching of mean average precision.
+
+    Args:
+      found: of `decode`.
+      boxes: `[M, 5]`, each `(class, y0, x0, y1, x1)`; class -1: no box.
+      overlap: least IoU.
+    """
+    same = found.classes[:, None] == jnp.round(boxes[:, 0]).astype(jnp.int32)
+    counts = same & (found.scores > 0)[:, None]
+    shared = jnp.where(counts, iou(found.boxes, boxes[:, 1:]), -1)
+    places = jnp.arange(boxes.shape[0])
+
+    def take(free: Array, row: Array) -> tuple[Array, Array]:
+        left = jnp.where(free, row, -1)
+        best = jnp.argmax(left)
+        hit = left[best] >= overlap
+        return free & ~(hit & (places == best)), hit
+
+    # of the type of what varies with the rows, as loops under shard_map want it
+    free = jnp.ones_like(boxes[:, 0], jnp.bool_)
+    return jax.lax.scan(take, free, shared)[1]
 
 
 def as_targets(found: Detections, *, score: float) -> Array:

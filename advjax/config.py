@@ -88,11 +88,12 @@ class AttackConfig:
     """Of autoattack: `standard` (None), `plus` or `rand`."""
     loss: str | None = None
     """What it ascends; None: the loss of the task. One label `ce`, `margin` or `dlr`; several
-    findings `bce` or `margin`; masks `ce` or `dice`."""
+    findings `bce` or `margin`; masks `ce` or `dice`; boxes `centernet` or `ce`."""
     criterion: str | None = None
     """What counts as broken. Several findings `any` (None), `all` or `flips2` to `flips5`; masks
     `dice50` (None: mean Dice of the classes below 0.5), `dice25`, `dice75`, or `pixels25`,
-    `pixels50`, `pixels75` (share of right pixels below)."""
+    `pixels50`, `pixels75` (share of right pixels below); boxes `missed50` (None: less than half of
+    them found), `missed25`, `missed75`, `missed100`."""
     goal: str | None = None
     """Where it leads to; None: anywhere else. `class-NAME` (one label), `hide-NAME` or
     `fabricate-NAME` (a finding; others stay free), `erase` (a mask without any structure)."""

@@ -1,10 +1,11 @@
 """The table of tasks: verdicts, what rows keep, and where targeted attacks lead to."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import criteria, metrics, tasks
+from advjax import boxes, criteria, metrics, tasks
 
 RNG = np.random.default_rng(4)
 
@@ -36,6 +37,75 @@ def test_rows_of_masks_keep_pixels():
     np.testing.assert_array_equal(task.label(masks, 3), [[1, 1, 1]] * 4)
 
 
+def maps(count, classes=3, side=6):
+    """Maps of a detector at random, with boxes of about two cells."""
+    return {
+        "heatmap": jnp.asarray(RNG.normal(-1, 2, (count, side, side, classes)), jnp.float32),
+        "size": jnp.asarray(RNG.uniform(1, 4, (count, side, side, 2)), jnp.float32),
+        "offset": jnp.asarray(RNG.uniform(0, 1, (count, side, side, 2)), jnp.float32),
+    }
+
+
+def true_boxes(output, count, most=7):
+    """Boxes near those that maps propose, some of another class; the last image has none."""
+    found = jax.vmap(lambda maps: boxes.decode(maps, num=most))(output)
+    kinds = np.where(RNG.uniform(size=(count, most)) < 0.7, found.classes, 0)
+    moved = np.asarray(found.boxes) + RNG.normal(0, 1, (count, most, 4))
+    made = np.concatenate([kinds[..., None], moved], -1).astype(np.float32)
+    made[RNG.uniform(size=(count, most)) < 0.3] = -1
+    made[-1] = -1
+    return made
+
+
+def test_rows_of_boxes_say_what_the_metrics_say():
+    task, count = tasks.get_task("detection"), 12
+    output = maps(count)
+    true = true_boxes(output, count)
+    readouts = np.asarray(jax.jit(jax.vmap(task.readout))(output, true))
+    kept, sure = tasks.told(task, output, true)
+    np.testing.assert_array_equal(kept, readouts.reshape(count, -1))
+    assert ((sure >= 0) & (sure <= 1)).all()
+    matched = tasks.split_boxes(kept)
+    recall = jax.vmap(criteria.recall)(output, true)
+    np.testing.assert_allclose(matched.recall, recall, rtol=1e-6)
+    assert matched.recall[-1] == 1
+    assert 0.2 < recall.mean() < 0.9
+    np.testing.assert_array_equal(matched.true, task.label(true, 3))
+    np.testing.assert_array_equal(jax.vmap(task.accuracy)(output, true), recall)
+
+    found = [tuple(part) for part in zip(*jax.vmap(boxes.decode)(output), strict=True)]
+    expected = metrics.mean_average_precision(found, true, 3)
+    np.testing.assert_allclose(matched.average_precision()[0], expected.values, rtol=1e-9)
+    scores = task.scores(readouts, true)
+    assert scores["map"] == pytest.approx(expected.mean)
+    assert 0.05 < scores["map"] < 0.95
+    assert scores["recall"] == pytest.approx(float(recall.mean()))
+    # an image that counts twice is there twice
+    weights = RNG.integers(0, 3, (2, count))
+    for row, precision in zip(weights, matched.average_precision(weights), strict=True):
+        often = np.repeat(np.arange(count), row)
+        twice = metrics.mean_average_precision([found[i] for i in often], true[often], 3)
+        np.testing.assert_allclose(precision, twice.values, rtol=1e-9)
+
+
+def test_a_detector_that_finds_nothing_or_says_nothing():
+    task = tasks.get_task("detection")
+    output = jax.tree.map(lambda leaf: leaf[0], maps(1))
+    true = jnp.asarray([[0, 0, 0, 9, 9], [-1] * 5], jnp.float32)
+    silent = output | {"heatmap": jnp.full((6, 6, 3), -200.0)}
+    assert task.criterion(silent, true)
+    assert not task.right(silent, true)
+    assert task.certainty(silent) == 0
+    assert task.right(silent, true.at[:, 0].set(-1))
+    broken = silent | {"size": silent["size"].at[0, 0, 0].set(jnp.nan)}
+    assert not task.criterion(broken, true)
+    assert not task.right(broken, true.at[:, 0].set(-1))
+    nothing = np.asarray(task.readout(silent, true))[None]
+    assert task.scores(nothing, np.asarray(true)[None]) == {"map": 0.0, "recall": 0.0}
+    with pytest.raises(ValueError, match="attacks on detection lead away only"):
+        tasks.goal(task, "erase", ("a", "b", "c"))
+
+
 def test_an_image_is_right_where_it_is_not_broken_and_finite():
     task = tasks.get_task("segmentation")
     mask = jnp.zeros((4, 4), jnp.int32).at[:2].set(1)
@@ -54,7 +124,12 @@ def test_what_an_attack_may_name_is_about_one_example(name):
         "single": (jnp.array([1.0, 0.5, -2.0, 0.1]), jnp.int32(0)),
         "multi": (jnp.array([1.0, -0.5, 2.0, -0.1, 3.0, 1.0]), jnp.array([1, 0, 1, 0, 1, 1])),
         "segmentation": (jnp.ones((4, 4, 2)).at[..., 0].set(2.0), jnp.zeros((4, 4), jnp.int32)),
-    }[name]
+        "detection": (
+            {"heatmap": jnp.full((4, 4, 2), -5.0).at[1, 2, 1].set(3.0),
+             "size": jnp.full((4, 4, 2), 2.0), "offset": jnp.zeros((4, 4, 2))},
+            jnp.asarray([[1, 0, 4, 8, 12], [-1] * 5], jnp.float32),
+        ),
+    }[name]  # fmt: skip
     for loss in (task.loss, *task.losses.values()):
         assert loss(output, target).shape == ()
         assert jnp.isfinite(loss(output, target))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import engine, store
+from advjax import boxes, engine, store
 from advjax.cli._subjects import Job, Subject
 from advjax.config import EvaluateConfig, SweepConfig
 from advjax.engine import ReferenceRows
@@ -23,7 +23,8 @@ def clean_rows(job: Job, key: jax.Array, config: EvaluateConfig | SweepConfig) -
     )  # fmt: skip
     # a tie or an output that is not finite is no success of an attack, but no right answer either
     task = get_task(job.subject.dataset.task)
-    wrong = ~np.asarray(jax.vmap(task.right)(jnp.asarray(output), jnp.asarray(split.targets)))
+    output = jax.tree.map(jnp.asarray, output)
+    wrong = ~np.asarray(jax.vmap(task.right)(output, jnp.asarray(split.targets)))
     return {
         **_common(job.subject, "none", 0.0, 0, output),
         "success": wrong, "wrong_when_clean": wrong, "loss": loss, "linf": 0.0, "l2": 0.0,
@@ -43,9 +44,7 @@ def attacked_rows(
     }  # fmt: skip
 
 
-def _common(
-    subject: Subject, attack: str, eps: float, restart: int, output: np.ndarray
-) -> dict[str, Any]:
+def _common(subject: Subject, attack: str, eps: float, restart: int, output: Any) -> dict[str, Any]:
     task, targets = get_task(subject.dataset.task), np.asarray(subject.split.targets)
     record, sure = told(task, output, targets)
     return {
@@ -77,21 +76,31 @@ def write_panel(
     images, targets = pixels(split.images[chosen]), np.asarray(split.targets)[chosen]
     # a few forward passes more, so that nobody has to keep all outputs of a run
     outputs = [
-        np.asarray(jax.jit(subject.apply)(subject.variables, jnp.asarray(x)))
-        for x in (images, adversarial)
+        jax.jit(subject.apply)(subject.variables, jnp.asarray(x)) for x in (images, adversarial)
     ]
     said = [told(task, output, targets)[0] for output in outputs]
-    masks = {}
-    if task.name == "segmentation":
-        masks = {
-            f"{name}_mask": output.argmax(-1)
-            for name, output in zip(("clean", "adv"), outputs, strict=True)
-        }
+    drawn = {}
+    for name, output in zip(("clean", "adv"), outputs, strict=True):
+        if task.name == "segmentation":
+            drawn[f"{name}_mask"] = np.asarray(output).argmax(-1)
+        if task.name == "detection":
+            drawn[f"{name}_boxes"] = _told_boxes(output)
+    if task.name == "detection":
+        drawn["true_boxes"], targets = targets, task.label(targets, dataset.num_classes)
     store.write_panel(
         folder, model=subject.name, attack=attack, eps=eps, clean=images, adv=adversarial,
         target=targets, clean_probabilities=said[0], adv_probabilities=said[1],
-        example_id=np.asarray(split.ids)[chosen], class_names=dataset.class_names, **masks,
+        example_id=np.asarray(split.ids)[chosen], class_names=dataset.class_names, **drawn,
     )  # fmt: skip
+
+
+def _told_boxes(output: Any) -> np.ndarray:
+    """Return the boxes that a detector tells of each image, as true boxes are, `[k, n, 5]`."""
+
+    def one(maps: Any) -> Any:
+        return boxes.as_targets(boxes.decode(maps), score=boxes.SCORE)
+
+    return np.asarray(jax.jit(jax.vmap(one))(output))
 
 
 def pixels(images: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from advjax.types import Attack, AttackSpec, PyTree
 
 # the cascade is no attack of the table: it runs many
 AUTOATTACK = "autoattack"
+_OF_LABELS = ("cw_l2", "cw_linf", "ddn", "deepfool", "fab", "fmn")
 
 
 class Subject(NamedTuple):
@@ -132,11 +133,7 @@ def plan(config: EvaluateConfig | SweepConfig, subjects: list[Subject]) -> list[
     for subject in subjects:
         for text in config.attacks:
             wanted = AttackConfig.parse(text)
-            if wanted.name == AUTOATTACK and subject.dataset.task != "single":
-                raise ValueError(
-                    f"attacks: autoattack compares the logits of classes; {subject.name} has "
-                    "several findings an image: use pgd or apgd"
-                )
+            _check_fits(wanted.name, subject)
             names = subject.dataset.class_names
             key = (subject.architecture, subject.dataset.task, wanted, names)
             if key not in made:
@@ -152,6 +149,27 @@ def plan(config: EvaluateConfig | SweepConfig, subjects: list[Subject]) -> list[
     if len(set(labels)) < len(labels):
         raise ValueError(f"attacks: the same attack is named twice in {', '.join(config.attacks)}")
     return jobs
+
+
+def _check_fits(name: str, subject: Subject) -> None:
+    """Refuse an attack that compares logits which a model does not have.
+
+    Raises:
+      ValueError: naming attacks that fit.
+    """
+    task = subject.dataset.task
+    if name == AUTOATTACK and task != "single":
+        what = {"multi": "several findings an image", "segmentation": "a mask"}.get(task, "boxes")
+        raise ValueError(
+            f"attacks: autoattack compares the logits of classes; {subject.name} has {what}: use "
+            "pgd or apgd"
+        )
+    if name in _OF_LABELS and task in ("segmentation", "detection"):
+        what = "masks" if task == "segmentation" else "boxes"
+        raise ValueError(
+            f"attacks: {name} compares the logits of labels; {subject.name} finds {what}: use pgd, "
+            "apgd, smia, segpgd, cospgd, dag or asma"
+        )
 
 
 def precision_of(config: EvaluateConfig | SweepConfig) -> dict[str, str]:

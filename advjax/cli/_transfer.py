@@ -140,7 +140,8 @@ def _judged(
         ids=split.ids, batch_size=config.batch_size,
     )  # fmt: skip
     targets = jnp.asarray(split.targets)
-    success = np.asarray(jax.vmap(objective.criterion)(jnp.asarray(output), targets))
+    output = jax.tree.map(jnp.asarray, output)
+    success = np.asarray(jax.vmap(objective.criterion)(output, targets))
     nothing = np.zeros(len(success), np.int32)
     # no gradient of this model was asked for; it saw the image once
     return made._replace(

@@ -14,7 +14,7 @@ from advjax.criteria._criteria import (
     reached,
     targeted_default,
 )
-from advjax.criteria._detection import detections_missed, recall
+from advjax.criteria._detection import detections_missed, found_boxes, recall
 from advjax.criteria._segmentation import (
     dice,
     dice_below,
@@ -50,6 +50,7 @@ __all__ = [
     "dice_below",
     "fabricate_finding",
     "flipped",
+    "found_boxes",
     "hide_finding",
     "iou",
     "labels_reached",

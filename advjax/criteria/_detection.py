@@ -31,13 +31,18 @@ def recall(
       num: detections at most.
       stride: pixels per cell of the maps.
     """
-    found = box.decode(output, num=num, stride=stride)
+    hit = found_boxes(box.decode(output, num=num, stride=stride), boxes, iou=iou, score=score)
+    number = jnp.sum(boxes[:, 0] >= 0)
+    return jnp.where(number > 0, jnp.sum(hit) / jnp.maximum(number, 1), 1.0)
+
+
+def found_boxes(
+    found: box.Detections, boxes: Array, *, iou: float = 0.5, score: float = 0.3
+) -> Array:
+    """Which true boxes `[M]` have a detection of their class, that score and that IoU with them."""
     same = jnp.round(boxes[:, :1]).astype(jnp.int32) == found.classes
     hit = same & (box.iou(boxes[:, 1:], found.boxes) >= iou) & (found.scores >= score)
-    there = boxes[:, 0] >= 0
-    number = jnp.sum(there)
-    share = jnp.sum(there & jnp.any(hit, -1)) / jnp.maximum(number, 1)
-    return jnp.where(number > 0, share, 1.0)
+    return (boxes[:, 0] >= 0) & jnp.any(hit, -1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ for batch in data.batches(dataset.train, 64, seed=0, epoch=0, shuffle=True):
 """
 
 from advjax.data import builders, phantoms
-from advjax.data._augment import augment, augment_pair
+from advjax.data._augment import augment, augment_boxes, augment_pair, check_boxes
 from advjax.data._floor import ridge_floor
 from advjax.data._load import class_counts, describe, find, fingerprint, load
 from advjax.data._medical import window_level
@@ -27,9 +27,11 @@ __all__ = [
     "Progress",
     "Split",
     "augment",
+    "augment_boxes",
     "augment_pair",
     "batches",
     "builders",
+    "check_boxes",
     "class_counts",
     "describe",
     "epoch_order",

@@ -1,4 +1,4 @@
-"""Random flips, rotations and crops of images and masks, each example with its own key."""
+"""Random flips, rotations and crops of images, masks and boxes, each example with its own key."""
 
 import math
 
@@ -79,6 +79,57 @@ def augment_pair(
         return _read(image, y, x), _nearest(mask, y, x)
 
     return jax.vmap(one)(keys, images, masks)
+
+
+def augment_boxes(
+    key: Array, images: Array, boxes: Array, config: AugmentConfig
+) -> tuple[Array, Array]:
+    """Flip each image as `augment` does with the same key, and its boxes along with it.
+
+    Args:
+      key: one key, or `[B]` keys; see `augment`.
+      images: `[B, H, W, C]` float.
+      boxes: `[B, M, 5]`, each `(class, y0, x0, y1, x1)` in pixels; class -1: no box.
+      config: what to do; all off returns `images` and `boxes` themselves.
+
+    Returns:
+      `(images [B, H, W, C], boxes [B, M, 5])`.
+
+    Raises:
+      ValueError: as `augment`, another shape, or a config that does more than flips.
+    """
+    check_boxes(config)
+    _check(images, config)
+    if boxes.ndim != 3 or boxes.shape[0] != images.shape[0] or boxes.shape[2] != 5:
+        raise ValueError(f"boxes must be [{images.shape[0]}, M, 5], got {boxes.shape}")
+    if not _changes(config):
+        return images, boxes
+    height, width = images.shape[1:3]
+
+    def one(key: Array, image: Array, boxes: Array) -> tuple[Array, Array]:
+        y, x = _places(key, image.shape, config)
+        kind, y0, x0, y1, x1 = boxes.T
+        down, left = y[0] > y[-1], x[0] > x[-1]
+        y0, y1 = jnp.where(down, height - y1, y0), jnp.where(down, height - y0, y1)
+        x0, x1 = jnp.where(left, width - x1, x0), jnp.where(left, width - x0, x1)
+        moved = jnp.stack([kind, y0, x0, y1, x1], -1)
+        return _read(image, y, x), jnp.where(kind[:, None] >= 0, moved, boxes)
+
+    return jax.vmap(one)(random.row_keys(key, images.shape[0]), images, boxes)
+
+
+def check_boxes(config: AugmentConfig) -> None:
+    """Check that boxes can follow what a config does.
+
+    Raises:
+      ValueError: it turns or crops images. A box around a turned box is no longer tight, and what
+        a crop reflects into the image has no box.
+    """
+    for name in ("rotate_degrees", "crop_padding"):
+        if getattr(config, name):
+            raise ValueError(
+                f"augment.{name}: boxes follow flips only; leave it at 0 for data.task detection"
+            )
 
 
 def _changes(config: AugmentConfig) -> bool:

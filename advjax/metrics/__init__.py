@@ -18,7 +18,12 @@ from advjax.metrics._classification import (
     quadratic_kappa,
     sensitivity_specificity,
 )
-from advjax.metrics._detection import average_precision, box_iou, mean_average_precision
+from advjax.metrics._detection import (
+    average_precision,
+    box_iou,
+    mean_average_precision,
+    weighted_average_precision,
+)
 from advjax.metrics._fooling import (
     flip_probability,
     fooling_rate,
@@ -111,5 +116,6 @@ __all__ = [
     "streaming_mean",
     "target_rate",
     "weighted_auroc",
+    "weighted_average_precision",
     "weighted_mean",
 ]

@@ -55,6 +55,37 @@ def average_precision(scores: ArrayLike, hits: ArrayLike, num_true: int) -> floa
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
 
 
+def weighted_average_precision(
+    scores: ArrayLike, hits: ArrayLike, image: ArrayLike, num_true: ArrayLike, weights: ArrayLike
+) -> Array:
+    """Average precision of one class, for many weightings of the images at once.
+
+    Args:
+      scores: `[n]` of the detections of the class, from all images.
+      hits: `[n]` flags, whether each found a true box.
+      image: `[n]` the number of the image of each, in [0, N).
+      num_true: `[N]` true boxes of the class in each image.
+      weights: `[R, N]`, not negative.
+
+    Returns:
+      `[R]`, see `average_precision`, every image and its boxes counted as often as it weighs.
+    """
+    values, right = np.asarray(scores, np.float64), np.asarray(hits, bool)
+    weights = np.asarray(weights, np.float64)
+    total = weights @ np.asarray(num_true, np.float64)
+    # what is ranked below the last hit changes nothing
+    kept = np.flatnonzero(values >= (values[right].min() if right.any() else np.inf))
+    order = kept[np.argsort(-values[kept], kind="stable")]
+    last = np.flatnonzero(np.append(np.diff(values[order]) != 0, True)[: order.size])
+    mass = weights[:, np.asarray(image, np.int64)[order]]
+    found = np.cumsum(mass * right[order], 1)[:, last]
+    said = np.cumsum(mass, 1)[:, last]
+    precision = np.divide(found, said, out=np.zeros(found.shape), where=said > 0)
+    envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+    area = np.sum(np.diff(found, axis=1, prepend=0.0) * envelope, 1)
+    return np.divide(area, total, out=np.full(area.shape, np.nan), where=total > 0)
+
+
 def mean_average_precision(
     found: Sequence[Found],
     true: Sequence[ArrayLike],

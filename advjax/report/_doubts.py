@@ -105,7 +105,7 @@ def _rise(cell: Cell, model: ModelRows) -> float:
 def baseline(found: Statistics) -> list[str]:
     """Name the models that are no better, before any attack, than an answer without looking."""
     target = found.group.target
-    if found.group.masks:
+    if found.group.dense:
         return []
     if found.multi:
         known = np.maximum((target >= 0).sum(0), 1)

@@ -63,6 +63,7 @@ class Section(NamedTuple):
     legend: list[tuple[str, Markup]]
     multi: bool
     masks: bool
+    boxes: bool
     robust: list[Plot]
     alone: list[Plot]
     strict: list[Plot]
@@ -177,7 +178,7 @@ def _section(
         for which in _statistics.OUTPUTS
         if (table := _tables.output_table(found, results, norm, which)) is not None
     ]
-    if (table := _tables.mask_table(found, norm)) is not None:
+    if (table := _tables.part_table(found, norm)) is not None:
         outputs.insert(1, table)
     figures = ["robust", "alone"]
     if found.multi:
@@ -191,6 +192,7 @@ def _section(
         legend=_legend(found, norm),
         multi=found.multi,
         masks=found.group.masks,
+        boxes=found.group.boxes,
         robust=_plots(found, norm, "robust"),
         alone=_plots(found, norm, "alone"),
         strict=_plots(found, norm, "robust", found.series) if found.multi else [],

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from advjax import metrics
-from advjax.report import _masks
+from advjax.report import _boxes, _masks
 from advjax.report._format import budget, number, percent
 from advjax.report._results import Array, Results
 from advjax.store import Panel
@@ -25,7 +25,7 @@ class Card(NamedTuple):
       clean: data URI.
       perturbation: data URI.
       adversarial: data URI.
-      mask: data URI of the clean image with its true mask; empty where there is none.
+      drawn: data URI of the clean image with its true mask or boxes; empty where there is none.
       truth: true label or findings.
       before: what the model says of the clean image, with its probability.
       after: what it says of the adversarial one.
@@ -37,7 +37,7 @@ class Card(NamedTuple):
     clean: str
     perturbation: str
     adversarial: str
-    mask: str
+    drawn: str
     truth: str
     before: str
     after: str
@@ -57,6 +57,8 @@ class Sheet(NamedTuple):
       left_out: how many examples are stored but not shown.
       shrunk: the images are shown smaller than they are.
       size: height and width as stored.
+      drawn: what `Card.drawn` shows.
+      legend: names and colours of the classes of boxes.
     """
 
     model: str
@@ -67,6 +69,8 @@ class Sheet(NamedTuple):
     left_out: int
     shrunk: bool
     size: tuple[int, int]
+    drawn: str
+    legend: list[tuple[str, str]]
 
 
 def sheets(results: Results) -> list[Sheet]:
@@ -134,21 +138,23 @@ def _sheet(results: Results, panel: Panel, shown: int) -> Sheet:
     """Make one sheet."""
     gain = gain_of(panel)
     success = _success(results, panel)
+    drawn = "mask" if panel.clean_mask is not None else ""
+    drawn = "boxes" if panel.true_boxes is not None else drawn
     cards = []
     for index in range(min(shown, len(panel.clean))):
         clean, adv = panel.clean[index], panel.adv[index]
-        target, masks = panel.target[index], panel.clean_mask
+        truth, before, after, wrong = _written(panel, index)
         cards.append(
             Card(
                 example_id=int(panel.example_id[index]),
-                clean=data_uri(png(_drawn(clean, panel.clean_mask, index))),
+                clean=data_uri(png(_drawn(panel, clean, "clean", index))),
                 perturbation=data_uri(png(0.5 + gain * (adv - clean))),
-                adversarial=data_uri(png(_drawn(adv, panel.adv_mask, index))),
-                mask="" if masks is None else data_uri(png(_masks.outlined(clean, target))),
-                truth=_truth(target, panel.class_names),
-                before=_said(panel.clean_probabilities[index], target, panel.class_names),
-                after=_said(panel.adv_probabilities[index], target, panel.class_names),
-                wrong_before=_wrong(panel.clean_probabilities[index], target),
+                adversarial=data_uri(png(_drawn(panel, adv, "adv", index))),
+                drawn=data_uri(png(_drawn(panel, clean, "true", index))) if drawn else "",
+                truth=truth,
+                before=before,
+                after=after,
+                wrong_before=wrong,
                 fooled=bool(success[index]),
             )
         )
@@ -162,19 +168,35 @@ def _sheet(results: Results, panel: Panel, shown: int) -> Sheet:
         left_out=len(panel.clean) - len(cards),
         shrunk=max(height, width) > _LARGEST,
         size=(height, width),
+        drawn=drawn,
+        legend=_boxes.legend(panel.class_names) if drawn == "boxes" else [],
     )
 
 
-def _drawn(image: Array, masks: Array | None, index: int) -> Array:
-    """Return an image, with the outlines of a segmenter's mask where there is one."""
-    return image if masks is None else _masks.outlined(image, masks[index])
+def _drawn(panel: Panel, image: Array, which: str, index: int) -> Array:
+    """Return an image with the outlines of its mask or boxes, `clean`, `adv` or `true` ones."""
+    if panel.true_boxes is not None:
+        return _boxes.outlined(image, getattr(panel, f"{which}_boxes")[index])
+    masks = panel.target if which == "true" else getattr(panel, f"{which}_mask")
+    return image if panel.clean_mask is None else _masks.outlined(image, masks[index])
+
+
+def _written(panel: Panel, index: int) -> tuple[str, str, str, bool]:
+    """Return the truth, what is said of both images, and whether it was wrong before."""
+    target, names = panel.target[index], panel.class_names
+    before, after = panel.clean_probabilities[index], panel.adv_probabilities[index]
+    if panel.true_boxes is not None:
+        truth, wrong = _boxes.truth(target, names), _boxes.wrong(before)
+        return truth, _boxes.said(before), _boxes.said(after), wrong
+    truth, wrong = _truth(target, names), _wrong(before, target)
+    return truth, _said(before, target, names), _said(after, target, names), wrong
 
 
 def _success(results: Results, panel: Panel) -> Array:
     """Return the verdicts of the rows; where there is no such row, what the outputs say."""
     found = np.array(
         [
-            _wrong(said, target)
+            _wrong(said, target) if panel.true_boxes is None else _boxes.wrong(said)
             for said, target in zip(panel.adv_probabilities, panel.target, strict=True)
         ]
     )

@@ -11,6 +11,7 @@ from advjax.store import Panel, Store, read_panels
 Array = np.ndarray
 
 CLEAN = "none"
+_DENSE = ("segmentation", "detection")
 
 
 class Cell(NamedTuple):
@@ -68,10 +69,10 @@ class Group(NamedTuple):
       data: name of the data set.
       ids: `[N]` int64, increasing.
       target: `[N]` classes; `[N, K]` multi-hot (negative: unknown); of masks which classes they
-        hold, `[N, K]`.
+        hold, `[N, K]`; of boxes how many of each class, `[N, K]`.
       class_names: `[C]`.
       models: the models.
-      task: `"single"`, `"multi"` or `"segmentation"`.
+      task: `"single"`, `"multi"`, `"segmentation"` or `"detection"`.
     """
 
     data: str
@@ -90,6 +91,16 @@ class Group(NamedTuple):
     def masks(self) -> bool:
         """Whether every pixel has a class; outputs are pixels `[3 K]` then, see `tasks`."""
         return self.task == "segmentation"
+
+    @property
+    def boxes(self) -> bool:
+        """Whether objects are to be found; outputs are those of `tasks.split_boxes` then."""
+        return self.task == "detection"
+
+    @property
+    def dense(self) -> bool:
+        """Whether an image holds parts of several classes: masks or boxes."""
+        return self.task in _DENSE
 
 
 class Results(NamedTuple):
@@ -170,7 +181,7 @@ def _group(
     if len(widths) > 1:
         raise ValueError(f"{data}: rows hold outputs of {sorted(widths)} classes; evaluate again")
     count = widths.pop() if widths else int(target.max()) + 1
-    if task == "segmentation":
+    if task in _DENSE:
         count = target.shape[1]
     class_names = tuple(str(name) for name in about.get("class_names") or ())
     if len(class_names) != count:
@@ -216,7 +227,7 @@ def _target(by_attack: dict[str, dict[str, Array]], ids: Array, task: str) -> Ar
     )
     target = np.concatenate([part["target"] for part in parts])
     found = target[index[np.searchsorted(unique, ids)]].astype(np.int64)
-    flat = found.shape[1] == 1 and task not in ("multi", "segmentation")
+    flat = found.shape[1] == 1 and task not in ("multi", *_DENSE)
     return found[:, 0] if flat else found
 
 

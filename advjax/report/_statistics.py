@@ -4,7 +4,6 @@ All models and attacks of a data set share the examples, hence the resamples: ba
 and differences between models are paired.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -12,10 +11,13 @@ import numpy as np
 
 from advjax import metrics
 from advjax.metrics import Interval
-from advjax.report import _decisions, _masks
+from advjax.report import _boxes, _decisions, _masks, _means
 from advjax.report._results import Array, Cell, Group, ModelRows, Results
 
-OUTPUTS = ("dice", "iou", "auroc", "sensitivity", "specificity", "confidence", "linf", "l2")
+OUTPUTS = (
+    "dice", "iou", "map", "recall", "auroc", "sensitivity", "specificity", "confidence", "linf",
+    "l2",
+)  # fmt: skip
 
 
 class Series(NamedTuple):
@@ -150,9 +152,9 @@ def _compute(group: Group, norms: dict[str, str], num: int, seed: int) -> Statis
     def over_decisions(values: Array) -> Callable[[Array], Array]:
         return _decisions.share(values, group.target)
 
-    numbers = _numbers(plan, curves, _mean)
+    numbers = _numbers(plan, curves, _means.mean)
     numbers_decided = _numbers(plan, decided, over_decisions)
-    pairs = _pairs(plan, decided or curves, over_decisions if multi else _mean)
+    pairs = _pairs(plan, decided or curves, over_decisions if multi else _means.mean)
     outputs = [
         (model.name, attack, cell, index, _outputs(plan, group, cell, index))
         for model in group.models
@@ -276,10 +278,14 @@ def _outputs(plan: _Plan, group: Group, cell: Cell, index: Array) -> dict[str, i
         probabilities = cell.probabilities[row]
         if group.masks and probabilities.shape[1]:
             for name, value in _masks.figures(probabilities).items():
-                asked[name].append(_mean(np.nan_to_num(value), np.isfinite(value)))
+                asked[name].append(_means.mean(np.nan_to_num(value), np.isfinite(value)))
+        if group.boxes and probabilities.shape[1]:
+            asked["map"].append(_boxes.precision(probabilities))
+            value = _boxes.recall(probabilities)
+            asked["recall"].append(_means.mean(np.nan_to_num(value), np.isfinite(value)))
         known = np.isfinite(probabilities).all(1)
         filled = np.where(known[:, None], probabilities, 0.0)
-        if not group.masks and probabilities.shape[1] >= (1 if multi else 2):
+        if not group.dense and probabilities.shape[1] >= (1 if multi else 2):
             scores, _, positive, labelled = metrics.questions(filled, group.target)
             part = labelled & known
             said = (
@@ -287,57 +293,13 @@ def _outputs(plan: _Plan, group: Group, cell: Cell, index: Array) -> dict[str, i
                 if multi
                 else filled.argmax(1) == _classes(probabilities.shape[1])[:, None]
             )
-            asked["auroc"].append(_auroc(scores, positive, part))
-            asked["sensitivity"].append(_macro(said, part & positive))
-            asked["specificity"].append(_macro(~said, part & ~positive))
+            asked["auroc"].append(_means.auroc(scores, positive, part))
+            asked["sensitivity"].append(_means.macro(said, part & positive))
+            asked["specificity"].append(_means.macro(~said, part & ~positive))
         for name in ("confidence", "linf", "l2"):
             values = getattr(cell, name)[row]
-            asked[name].append(_mean(np.nan_to_num(values), np.isfinite(values)))
-    return {name: plan.add(_together(parts)) for name, parts in asked.items() if parts}
-
-
-def _mean(values: Array, where: Array | None = None) -> Callable[[Array], Array]:
-    """Statistic: the mean over examples; NaN where a value is NaN."""
-    missing = np.isnan(values).any(-1) if values.dtype.kind == "f" else None
-    clean = np.nan_to_num(values) if missing is not None else values
-
-    def statistic(weights: Array) -> Array:
-        mean = metrics.weighted_mean(clean, weights, where)
-        return mean if missing is None else np.where(missing, np.nan, mean)
-
-    return statistic
-
-
-def _macro(flags: Array, where: Array) -> Callable[[Array], Array]:
-    """Statistic: the mean over questions of a share, `[Q, N] -> [R]`."""
-    return lambda weights: _nanmean(metrics.weighted_mean(flags, weights, where))
-
-
-def _auroc(scores: Array, positive: Array, part: Array) -> Callable[[Array], Array]:
-    """Statistic: the mean AUROC over questions, `[Q, N] -> [R]`."""
-
-    def statistic(weights: Array) -> Array:
-        found = [
-            metrics.weighted_auroc(score, yes, weights)
-            if inside.all()
-            else metrics.weighted_auroc(score[inside], yes[inside], weights[:, inside])
-            for score, yes, inside in zip(scores, positive, part, strict=True)
-        ]
-        return _nanmean(np.stack(found, 1))
-
-    return statistic
-
-
-def _together(parts: Sequence[Callable[[Array], Array]]) -> Callable[[Array], Array]:
-    """Stack statistics, one per budget."""
-    return lambda weights: np.stack([part(weights) for part in parts], 1)
-
-
-def _nanmean(values: Array) -> Array:
-    """Mean over the last axis of what is defined."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(values, axis=-1)
+            asked[name].append(_means.mean(np.nan_to_num(values), np.isfinite(values)))
+    return {name: plan.add(_means.together(parts)) for name, parts in asked.items() if parts}
 
 
 def _classes(count: int) -> Array:
@@ -385,7 +347,7 @@ def _undefined(group: Group) -> dict[str, tuple[str, ...]]:
     """Name the classes for which a metric does not exist on these examples."""
     names = group.class_names
     width = len(names)
-    if group.masks or (group.target.ndim == 1 and width < 2):
+    if group.dense or (group.target.ndim == 1 and width < 2):
         return {}
     blank = np.zeros((group.ids.size, width))
     rates = metrics.sensitivity_specificity(

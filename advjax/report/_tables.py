@@ -7,7 +7,7 @@ import numpy as np
 
 from advjax import metrics
 from advjax.metrics import Interval
-from advjax.report import _format, _masks
+from advjax.report import _boxes, _format, _masks
 from advjax.report._results import CLEAN, ModelRows, Results
 from advjax.report._statistics import Output, Series, Statistics
 
@@ -147,6 +147,14 @@ _OUTPUT_TITLES = {
         "Mean over images of the mean over classes, background and absent ones left out.",
     ),
     "iou": ("Intersection over union", "Averaged as Dice is."),
+    "map": (
+        "Mean average precision",
+        "At an IoU of one half, over the boxes of all images; mean over the classes.",
+    ),
+    "recall": (
+        "Recall",
+        "Share of the true boxes of an image that are found, by a score of 0.3; mean over images.",
+    ),
     "auroc": ("AUROC", "Area under the ROC curve of the outputs for the attacked images."),
     "sensitivity": ("Sensitivity", "Share of the positives that are found."),
     "specificity": ("Specificity", "Share of the negatives that are cleared."),
@@ -161,6 +169,8 @@ _OUTPUT_TITLES = {
 _WRITERS: dict[str, tuple[Callable[[float], str], Callable[[float, float], str]]] = {
     "dice": (_format.number, _format.number_range),
     "iou": (_format.number, _format.number_range),
+    "map": (_format.number, _format.number_range),
+    "recall": (_format.percent, _format.percent_range),
     "auroc": (_format.number, _format.number_range),
     "sensitivity": (_format.percent, _format.percent_range),
     "specificity": (_format.percent, _format.percent_range),
@@ -199,12 +209,12 @@ def output_table(statistics: Statistics, results: Results, norm: str, which: str
 def class_table(statistics: Statistics, norm: str) -> Table:
     """Robust accuracy per class or finding, all attacks of the norm together.
 
-    Of masks, whether the whole image stood, per class that it holds.
+    Of masks and boxes, whether the whole image stood, per class that it holds.
     """
     group, shown, multi = statistics.group, statistics.chosen[norm], statistics.multi
     names = list(group.class_names)
     # which images take part, and how they are told apart
-    if group.masks or multi:
+    if group.dense or multi:
         part = group.target.T >= 0 if multi else group.target.T > 0
     else:
         part = group.target == np.arange(len(names))[:, None]
@@ -235,8 +245,9 @@ def class_table(statistics: Statistics, norm: str) -> Table:
         else "Share of the images of the class (their number in brackets) that no attack broke up "
         "to the budget."
     )
-    if group.masks:
-        note = note.replace("of the class", "whose mask holds the class")
+    if group.dense:
+        what = "whose mask holds the class" if group.masks else "with a box of the class"
+        note = note.replace("of the class", what)
     word = "findings" if multi else "classes"
     if len(names) > MOST_CLASSES:
         note += f" The {MOST_CLASSES} weakest of {len(names)} {word} of each model are shown."
@@ -249,11 +260,12 @@ def class_table(statistics: Statistics, norm: str) -> Table:
     return Table("class", title, note, columns, rows, True, kind.capitalize())
 
 
-def mask_table(statistics: Statistics, norm: str) -> Table | None:
-    """Dice of each class, each attack and budget alone; None without masks."""
+def part_table(statistics: Statistics, norm: str) -> Table | None:
+    """Dice or average precision of each class, each attack and budget alone; None for labels."""
     group, shown = statistics.group, statistics.chosen[norm]
-    if not group.masks:
+    if not group.dense:
         return None
+    by_class = _masks.dice_by_class if group.masks else _boxes.precision_by_class
     attacks = {s.attack for s in statistics.series if s.norm == norm}
     rows = [
         Row(
@@ -263,12 +275,18 @@ def mask_table(statistics: Statistics, norm: str) -> Table | None:
                 for v, eps in zip(column, shown, strict=True)
             ],
         )
-        for model, attack, dice in _masks.dice_by_class(group, shown, attacks)
-        for name, column in zip(group.class_names, dice.T, strict=True)
+        for model, attack, figures in by_class(group, shown, attacks)
+        for name, column in zip(group.class_names, figures.T, strict=True)
     ]  # fmt: skip
-    note = "Over the pixels of all images together. A class without a pixel has no Dice."
     columns = [_format.budget(eps, norm) for eps in shown]
-    return Table("mask", "Dice per class", note, columns, rows, False, "Attack and class")
+    key, title, note = (
+        ("mask", "Dice per class",
+         "Over the pixels of all images together. A class without a pixel has no Dice.")
+        if group.masks
+        else ("box", "Average precision per class",
+              "At an IoU of one half, over all images. A class without a box has none.")
+    )  # fmt: skip
+    return Table(key, title, note, columns, rows, False, "Attack and class")
 
 
 def cost_table(results: Results, models: Sequence[ModelRows]) -> Table:

@@ -11,6 +11,7 @@ import numpy as np
 from advjax.store._files import file_name, remove_stale, write_atomic
 
 _MASKS = ("clean_mask", "adv_mask")
+_BOXES = ("true_boxes", "clean_boxes", "adv_boxes")
 _ARRAYS = ("clean", "adv", "target", "clean_probabilities", "adv_probabilities", "example_id")
 
 
@@ -23,7 +24,8 @@ class Panel(NamedTuple):
       eps: budget in pixel units.
       clean: `[k, H, W, C]` float32 in [0, 1].
       adv: `[k, H, W, C]` float32.
-      target: `[k]` classes, or `[k, K]` multi-hot (negative: unknown).
+      target: `[k]` classes, or `[k, K]` multi-hot (negative: unknown); of a detector the number of
+        true boxes of each class.
       clean_probabilities: `[k, C]`.
       adv_probabilities: `[k, C]`.
       example_id: `[k]` int64.
@@ -31,6 +33,10 @@ class Panel(NamedTuple):
       clean_mask: `[k, H, W]`, what a segmenter says of the clean images; None for other tasks,
         whose targets are not masks. `probabilities` are pixels by class then, see the rows.
       adv_mask: `[k, H, W]`, of the attacked images.
+      true_boxes: `[k, M, 5]`, each `(class, y0, x0, y1, x1)` in pixels, class -1 being none; None
+        but for detectors, whose `probabilities` are those of the rows.
+      clean_boxes: `[k, n, 5]`, what a detector finds in the clean images.
+      adv_boxes: `[k, n, 5]`, in the attacked images.
     """
 
     model: str
@@ -45,6 +51,9 @@ class Panel(NamedTuple):
     class_names: tuple[str, ...]
     clean_mask: np.ndarray | None = None
     adv_mask: np.ndarray | None = None
+    true_boxes: np.ndarray | None = None
+    clean_boxes: np.ndarray | None = None
+    adv_boxes: np.ndarray | None = None
 
 
 def write_panel(
@@ -62,6 +71,9 @@ def write_panel(
     class_names: Sequence[str],
     clean_mask: Any = None,
     adv_mask: Any = None,
+    true_boxes: Any = None,
+    clean_boxes: Any = None,
+    adv_boxes: Any = None,
 ) -> Path:
     """Write `FOLDER/panels/*.npz` atomically; the arguments are the fields of `Panel`.
 
@@ -73,11 +85,12 @@ def write_panel(
       clean: `[k, H, W, C]` in [0, 1].
       adv: `[k, H, W, C]`.
       target: `[k]`, `[k, K]`, or masks `[k, H, W]`.
-      clean_probabilities: `[k, C]`; with masks `[k, 3 C]`.
+      clean_probabilities: `[k, C]`; with masks `[k, 3 C]`; with boxes `[k, P]` as in the rows.
       adv_probabilities: as clean_probabilities.
       example_id: `[k]`, as in the rows.
       class_names: `[C]`.
       clean_mask: `[k, H, W]` with masks; adv_mask: too.
+      true_boxes: `[k, M, 5]` with boxes; clean_boxes and adv_boxes: `[k, n, 5]`.
 
     Returns:
       The path. A panel of the same (model, attack, eps) is replaced.
@@ -97,6 +110,9 @@ def write_panel(
     if clean_mask is not None:
         arrays["clean_mask"] = np.asarray(clean_mask, np.uint8)
         arrays["adv_mask"] = np.asarray(adv_mask, np.uint8)
+    if true_boxes is not None:
+        given = (true_boxes, clean_boxes, adv_boxes)
+        arrays |= {n: np.asarray(b, np.float32) for n, b in zip(_BOXES, given, strict=True)}
     _check(arrays, len(class_names))
     buffer = io.BytesIO()
     named: dict[str, np.ndarray] = {
@@ -132,7 +148,7 @@ def _read(path: Path) -> Panel:
                 attack=str(found["attack"]),
                 eps=float(found["eps"]),
                 class_names=tuple(str(name) for name in found["class_names"]),
-                **{name: found[name] for name in (*_ARRAYS, *_MASKS) if name in found},
+                **{name: found[name] for name in (*_ARRAYS, *_MASKS, *_BOXES) if name in found},
             )
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile):
         raise ValueError(
@@ -151,7 +167,13 @@ def _check(arrays: dict[str, np.ndarray], num_classes: int) -> None:
     for name in _MASKS if masks else ():
         if arrays[name].shape != shape[:3]:
             raise ValueError(f"panel: {name} must be [k, H, W], got {arrays[name].shape}")
+    boxes = "true_boxes" in arrays
+    for name in _BOXES if boxes else ():
+        found = arrays[name].shape
+        if len(found) != 3 or (found[0], found[2]) != (shape[0], 5):
+            raise ValueError(f"panel: {name} must be [{shape[0]}, n, 5], got {found}")
     width = 3 * num_classes if masks else num_classes
+    width = arrays["clean_probabilities"].shape[-1] if boxes else width
     for name in ("clean_probabilities", "adv_probabilities"):
         if arrays[name].shape != (shape[0], width):
             raise ValueError(

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from advjax import attacks, losses, models, threat
+from advjax import attacks, data, losses, models, threat
 from advjax.config import TrainConfig
-from advjax.tasks import get_task
+from advjax.tasks import TASKS, get_task
 from advjax.training import _overfitting, methods
 from advjax.training._config_io import config_from_dict, config_to_dict
 
@@ -72,7 +72,7 @@ def check_config(config: TrainConfig) -> None:
             f"{', '.join(_overfitting.POLICIES)}"
         )
     # building them is cheap, and says what is unknown before any data is loaded
-    methods.build(config, "single")
+    methods.build(config, config.data.task if config.data.task in TASKS else "single")
     models.build(config.model, num_classes=2)
     _check_validation(config)
 
@@ -116,8 +116,8 @@ def selects_robust(config: TrainConfig) -> bool:
 def score_name(config: TrainConfig, task: str) -> str:
     """Return the record that picks the best checkpoint, for instance `val_accuracy`.
 
-    Mean AUROC for several labels, Dice for masks; balanced accuracy where sampling is balanced;
-    else accuracy.
+    Mean AUROC for several labels, Dice for masks, mean average precision for boxes; balanced
+    accuracy where sampling is balanced; else accuracy.
     """
     kind = "balanced_accuracy" if config.balanced else get_task(task).score
     return f"robust_{kind}" if selects_robust(config) else f"val_{kind}"
@@ -146,10 +146,35 @@ def check_splits(config: TrainConfig, task: str, sizes: dict[str, int], num_clas
             f"batch_size: {config.batch_size} is more than the {sizes['train']} training images; "
             f"use at most {sizes['train']}"
         )
-    if task == "detection":
-        raise ValueError("data.task: detectors are not trained by this command yet")
+    boxes = models.output_of(config.model.name) == "boxes"
+    if boxes != (task == "detection"):
+        raise ValueError(
+            f"model.name: {config.model.name} finds boxes, which {task} data do not have; use "
+            "another one, or data.task detection"
+            if boxes
+            else f"model.name: {config.model.name} finds no boxes; use centernet for data.task "
+            "detection"
+        )
     if config.balanced and task != "single":
         raise ValueError("balanced: class-balanced sampling needs single-label data; leave it off")
+
+
+def check_detection(config: TrainConfig, boxes: np.ndarray) -> None:
+    """Check what only detectors need.
+
+    Args:
+      config: of the run.
+      boxes: `[N, M, 5]` of the validation split.
+
+    Raises:
+      ValueError: augmentations that boxes cannot follow, or no box to select by.
+    """
+    data.check_boxes(config.augment)
+    if not (boxes[..., 0] >= 0).any():
+        raise ValueError(
+            "the validation split has no box, so that no average precision exists to select by; "
+            "take more validation images (data.num_val)"
+        )
 
 
 def check_ranking(targets: np.ndarray) -> None:

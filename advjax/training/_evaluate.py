@@ -197,12 +197,12 @@ def scores(outputs: np.ndarray, targets: np.ndarray, task: str) -> dict[str, flo
     """Score outputs.
 
     Args:
-      outputs: `[N, C]` logits, or for segmentation the pixels `[N, K, 3]` of `readouts`.
-      targets: `[N]` labels, `[N, K]` multi-hot or `[N, H, W]` masks.
+      outputs: `[N, C]` logits, or for segmentation and detection what `readouts` gives.
+      targets: `[N]` labels, `[N, K]` multi-hot, `[N, H, W]` masks or `[N, M, 5]` boxes.
       task: `"single"`: accuracy and balanced accuracy; `"multi"`: mean AUROC (labels without a
         positive or a negative are left out of the mean) and accuracy over labels;
         `"segmentation"`: Dice and IoU, means over images of the mean over classes, and accuracy
-        over pixels.
+        over pixels; `"detection"`: mean average precision over classes and recall over images.
     """
     return get_task(task).scores(outputs, targets)
 

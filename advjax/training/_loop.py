@@ -19,6 +19,7 @@ from advjax.training import _helper, _overfitting, _run, _validate
 from advjax.training._checks import (
     UNATTACKED,
     check_config,
+    check_detection,
     check_ranking,
     check_splits,
     pixel_eps,
@@ -129,12 +130,14 @@ def check_data(config: TrainConfig, dataset: Dataset) -> None:
     """Check that there is enough to train on and to select by.
 
     Raises:
-      ValueError: see `check_splits` and `check_ranking`.
+      ValueError: see `check_splits`, `check_ranking` and `check_detection`.
     """
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     check_splits(config, dataset.task, sizes, dataset.num_classes)
     if dataset.task == "multi":
         check_ranking(np.asarray(dataset.splits["val"].targets))
+    if dataset.task == "detection":
+        check_detection(config, np.asarray(dataset.splits["val"].targets))
 
 
 def folder_of(config: TrainConfig) -> Path:
@@ -212,13 +215,15 @@ def prepare(config: TrainConfig, dataset: Dataset, model: Model | None = None) -
 
 
 def _augmentation(config: TrainConfig, task: str) -> AugmentPair | None:
-    """Return what changes images at random, and masks with them."""
+    """Return what changes images at random, and masks or boxes with them."""
     if config.augment == type(config.augment)():
         return None
 
     def change(keys: Array, images: Array, target: Any) -> tuple[Array, Any]:
         if task == "segmentation":
             return data.augment_pair(keys, images, target, config.augment)
+        if task == "detection":
+            return data.augment_boxes(keys, images, target, config.augment)
         return data.augment(keys, images, config.augment), target
 
     return change

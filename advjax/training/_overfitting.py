@@ -13,7 +13,7 @@ import numpy as np
 from advjax.config import AttackConfig, TrainConfig
 from advjax.data import Dataset
 from advjax.models import Model
-from advjax.training._evaluate import predict, predict_attacked, robust_scores
+from advjax.training._evaluate import attacked_readouts, readouts, robust_scores
 from advjax.types import Batch
 
 PROBED = ("fast", "fgsm", "free")
@@ -28,6 +28,8 @@ def make_probe(
     config: TrainConfig, dataset: Dataset, model: Model, eps: float, sharding: Any
 ) -> Callable[[Any], dict[str, float]]:
     """Make `(variables) -> {"pgd5_accuracy": ...}`, empty for methods that do not collapse.
+
+    The accuracy is that over pixels for masks, and the recall for boxes.
 
     Args:
       config: its method, norm and `on_overfitting`.
@@ -48,12 +50,13 @@ def make_probe(
         return jax.device_put(batch, sharding)
 
     def probe(variables: Any) -> dict[str, float]:
-        clean = predict(model, variables, part, rows, place=place)
-        broken = predict_attacked(
-            model, variables, part, AttackConfig(name="pgd", num_steps=5), eps,
-            task=task, norm=config.norm, batch_size=rows, seed=config.seed, place=place,
+        clean = readouts(model, variables, part, task, rows, place=place)
+        broken = attacked_readouts(
+            model, variables, part, AttackConfig(name="pgd", num_steps=5, norm=config.norm), eps,
+            task=task, batch_size=rows, seed=config.seed, place=place,
         )  # fmt: skip
-        return {SCORE: robust_scores(clean, broken, targets, task)["accuracy"]}
+        found = robust_scores(clean, broken, targets, task)
+        return {SCORE: found["recall" if task == "detection" else "accuracy"]}
 
     return probe
 

@@ -157,3 +157,33 @@ def test_bad_arguments():
         data.augment_pair(key, x, x[..., 0], ALL)
     with pytest.raises(ValueError, match=r"\[B, H, W, C\] floats"):
         data.augment(key, (x * 255).astype(np.uint8), ALL)
+
+
+def test_boxes_follow_flips_exactly():
+    """Boxes that are drawn and then flipped are where flipped boxes are drawn."""
+    rng, flips = np.random.default_rng(1), AugmentConfig(flip_horizontal=True, flip_vertical=True)
+    low = rng.integers(0, 5, (32, 1, 2))
+    high = low + rng.integers(1, 5, (32, 1, 2))
+    boxes = np.concatenate([np.full((32, 1, 1), 2), low, high], -1).astype(np.float32)
+    boxes = np.concatenate([boxes, np.full((32, 1, 5), -1, np.float32)], 1)
+
+    def draw(boxes):
+        y, x = np.mgrid[:9, :12]
+        _, y0, x0, y1, x1 = boxes[:, 0].T[..., None, None]
+        return ((y >= y0) & (y < y1) & (x >= x0) & (x < x1)).astype(np.float32)[..., None]
+
+    key, pictures = jax.random.key(4), draw(boxes)
+    moved, found = data.augment_boxes(key, pictures, boxes, flips)
+    np.testing.assert_array_equal(moved, data.augment(key, pictures, flips))
+    np.testing.assert_array_equal(draw(np.asarray(found)), moved)
+    np.testing.assert_array_equal(found[:, 1], boxes[:, 1])
+    np.testing.assert_array_equal(found[:, 0, 0], boxes[:, 0, 0])
+    # both flips, one of them, and none
+    same = np.asarray(found[:, 0]) == boxes[:, 0]
+    assert len({(bool(row[1:4:2].all()), bool(row[2:5:2].all())) for row in same}) == 4
+    assert data.augment_boxes(key, pictures, boxes, AugmentConfig())[1] is boxes
+    for change in ({"rotate_degrees": 5.0}, {"crop_padding": 1}):
+        with pytest.raises(ValueError, match=f"augment.{next(iter(change))}: boxes follow flips"):
+            data.augment_boxes(key, pictures, boxes, AugmentConfig(**change))
+    with pytest.raises(ValueError, match="boxes must be"):
+        data.augment_boxes(key, pictures, boxes[..., :4], flips)

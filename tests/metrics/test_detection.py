@@ -36,6 +36,21 @@ def test_average_precision_by_hand():
     assert np.isnan(metrics.average_precision([0.5], [0], 0))
 
 
+def test_weighted_average_precision_repeats_images():
+    rng = np.random.default_rng(3)
+    image, scores = rng.integers(0, 6, 40), rng.integers(1, 9, 40) / 10
+    hits, true = rng.uniform(size=40) < 0.5, rng.integers(5, 9, 6)
+    weights = np.vstack([np.ones(6), rng.integers(0, 4, (5, 6)), np.zeros(6)])
+    found = metrics.weighted_average_precision(scores, hits, image, true, weights)
+    for row, value in zip(weights.astype(int), found, strict=True):
+        often = np.repeat(np.arange(40), row[image])
+        expected = metrics.average_precision(scores[often], hits[often], int(row @ true))
+        assert value == pytest.approx(expected, nan_ok=True)
+    assert np.isnan(found[-1])
+    none = metrics.weighted_average_precision([], [], [], true, weights)
+    np.testing.assert_array_equal(none[:-1], 0)
+
+
 BOX = [0, 0, 10, 10]
 HALF = [0, 0, 10, 6]  # IoU 0.6 with BOX
 TRUE = [

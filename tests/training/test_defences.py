@@ -157,6 +157,14 @@ def test_masks_differ_by_the_mean_of_their_pixels(x64):
             _build(name, "segmentation")
 
 
+def test_detectors_have_no_probabilities_to_compare():
+    for name in ("distillation", "hat", "maadvt", "mart", "trades"):
+        with pytest.raises(ValueError, match=f"{name} compares probabilities.*use one of fast"):
+            _build(name, "detection")
+    with pytest.raises(ValueError, match="temperature: detectors have no softmax"):
+        _build("standard", "detection", temperature=5.0)
+
+
 # --- what each reduces to
 
 

@@ -28,6 +28,8 @@ NORMS = ("linf", "l2")
 SPACES = ("pixels", "normalised")
 # the methods that look at another, trained model
 HELPED = ("distillation", "hat")
+# the methods that compare probabilities of classes, clean and attacked or of two models
+_COMPARING = ("distillation", "hat", "maadvt", "mart", "trades")
 # of the Gaussian start of TRADES and MART, in pixel units
 _NOISE = 0.001
 _MPADVT_EPS = (0.01, 0.04)
@@ -278,7 +280,7 @@ def build(config: TrainConfig, task: str, context: Context | None = None) -> Met
 
     Args:
       config: `method` and what the method reads: budgets, weights, `batch_norm_*`.
-      task: `"single"` or `"multi"`, the task of the data set.
+      task: the task of the data set, see `tasks.TASKS`.
       context: the shape of the images for `free`, a trained model for `hat` and `distillation`;
         without it those methods can be built but not started.
 
@@ -287,7 +289,25 @@ def build(config: TrainConfig, task: str, context: Context | None = None) -> Met
     """
     if config.method not in METHODS:
         raise ValueError(f"method: unknown {config.method!r}; use one of {', '.join(METHODS)}")
+    if task == "detection":
+        _check_detection(config)
     method = METHODS[config.method](config, get_task(task), context or Context())
     if config.awp < 0:
         raise ValueError(f"awp: must not be negative, got {config.awp}; 0 switches it off")
     return awp(method, config.awp) if config.awp else method
+
+
+def _check_detection(config: TrainConfig) -> None:
+    """Refuse what detectors, which have no probabilities of classes, cannot do.
+
+    Raises:
+      ValueError: naming what they can.
+    """
+    if config.method in _COMPARING:
+        known = ", ".join(sorted(set(METHODS) - set(_COMPARING)))
+        raise ValueError(
+            f"method: {config.method} compares probabilities of classes, which detectors do not "
+            f"have; use one of {known}"
+        )
+    if config.method == "standard" and config.temperature not in (None, 1.0):
+        raise ValueError("temperature: detectors have no softmax to soften; leave it out")
