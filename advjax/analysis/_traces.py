@@ -70,8 +70,9 @@ def sigmoid_to(output: Array, labels: Array) -> Array:
 
 
 def heatmap_kl(p: Output, q: Output) -> Array:
-    """Mean over cells and classes of `sigmoid_kl` of the heatmaps of a detector, ONE example."""
-    return sigmoid_kl(boxes.maps(p).heatmap, boxes.maps(q).heatmap)
+    """Sum over cells and classes of the KL of heatmaps of ONE example: most cells are empty."""
+    heat = boxes.maps(p).heatmap
+    return heat.size * sigmoid_kl(heat, boxes.maps(q).heatmap)
 
 
 def trace(

@@ -3,7 +3,7 @@
 python -m experiments.smia.compare RUN... [--out FOLDER] [--examples 128] [--eps 0.5/255]
 
 RUN are folders of `advjax train`, of any task; DAG (Xie et al. 2017) attacks masks and boxes only,
-in steps of 0.5/255 as published and in steps of a quarter of the budget. Prints, as Markdown, what
+in steps of 0.5/255 as published and in steps of the whole budget. Prints, as Markdown, what
 each attack leaves right with 95 % intervals over images, the differences from PGD (paired), the
 variance of the perturbations, the divergence of the predictions iterate by iterate with and without
 the stabilisation, and what weight and kernel change. The same goes to FOLDER/compare.json.
@@ -30,8 +30,8 @@ PLAIN = {
 
 DENSE = {
     "dag": lambda objective, ball, steps: attacks.dag(objective, ball, num_steps=steps),
-    "dag, steps of eps / 4": lambda objective, ball, steps: attacks.dag(
-        objective, ball, num_steps=steps, step_size=0.25
+    "dag, steps of eps": lambda objective, ball, steps: attacks.dag(
+        objective, ball, num_steps=steps, step_size=1.0
     ),
 }
 

@@ -100,7 +100,7 @@ def test_a_detector_is_followed_by_its_heatmap():
     told = follow(attack, boxes)
     x_adv = attacks.run(attack, KEY, X, boxes, 0.05, stop="budget").x_adv
     p, q = (np.asarray(jax.nn.sigmoid(maps(x)["heatmap"]), np.float64) for x in (x_adv, X))
-    expected = kl(np.stack([p, 1 - p], -1), np.stack([q, 1 - q], -1)).mean((1, 2, 3))
+    expected = kl(np.stack([p, 1 - p], -1), np.stack([q, 1 - q], -1)).sum((1, 2, 3))
     np.testing.assert_allclose(told.from_clean[-1], expected, rtol=1e-3, atol=1e-7)
     assert (told.from_clean[0] == 0).all()
     np.testing.assert_allclose(told.to_target, told.loss, rtol=1e-6)
