@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.xla_flags import QUICK, STEADY, known_flags
+from tests.xla_flags import NONE, QUICK, STEADY, known_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
@@ -55,8 +55,25 @@ def golden_dir() -> Path:
     return _folder(GOLDEN, "traces of official implementations")
 
 
+def _level(request):
+    if not request.node.get_closest_marker("unoptimised"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(NONE.upper(), "true")
+        jax.config.update(NONE, True)
+        yield
+        jax.config.update(NONE, False)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _forget_programs():
+def unoptimised_file(request):
+    """Compile quickly all of a file that is marked `unoptimised`, its fixtures too."""
+    yield from _level(request)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs(unoptimised_file):
     """Free the programs of a file of tests: thousands of them take gigabytes."""
     yield
     jax.clear_caches()

@@ -11,6 +11,8 @@ import pytest
 
 import advjax
 
+pytestmark = pytest.mark.unoptimised
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
@@ -114,7 +116,21 @@ def test_configs_of_the_experiments_are_sound():
 
     from advjax.config import EvaluateConfig, SweepConfig, TrainConfig
 
-    for file in sorted((ROOT / "experiments" / "configs").glob("*.py")):
+    files = sorted((ROOT / "experiments").glob("*/*.py"))
+    files = [file for file in files if re.search("^config = ", file.read_text(), re.M)]
+    assert len({file.parent for file in files}) == 5
+    for file in files:
         found = runpy.run_path(str(file))
         assert isinstance(found["config"], TrainConfig | EvaluateConfig | SweepConfig), file
-        assert f"experiments/configs/{file.name}" in found["__doc__"], file
+        assert f"{file.relative_to(ROOT)}" in found["__doc__"], file
+
+
+def test_commands_of_the_experiments_parse():
+    """Each page's `run` is a script that its page names, for the CPU and in full."""
+    for page in sorted((ROOT / "experiments").glob("*/README.md")):
+        script = page.parent / "run"
+        assert os.access(script, os.X_OK)
+        assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+        for words in ("run ", "run full"):
+            assert f"experiments/{page.parent.name}/{words}" in page.read_text(), page
+            assert f"experiments/{page.parent.name}/{words.strip()}" in script.read_text(), script

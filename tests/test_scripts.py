@@ -11,6 +11,8 @@ import pytest
 
 from advjax import attacks, losses, threat
 
+pytestmark = pytest.mark.unoptimised
+
 ROOT = Path(__file__).parent.parent
 TINY = ["--no-peers", "--examples", "12", "--budgets", "2", "--steps", "3", "--slots", "4"]
 

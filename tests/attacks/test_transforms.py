@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec as P
 from advjax import attacks, losses, models, threat
 from advjax.random import example_keys
 
+pytestmark = pytest.mark.unoptimised
+
 ROWS = 8
 MODEL = models.resnet18(num_classes=4, width=4)
 RNG = np.random.default_rng(0)

@@ -6,6 +6,8 @@ import pytest
 from advjax import report, store
 from advjax.cli import main
 
+pytestmark = pytest.mark.unoptimised
+
 TRAIN = [
     "--data.source", "phantom:ct", "--data.size", "16", "--data.num-train", "64",
     "--data.num-val", "16", "--data.num-test", "12", "--model.name", "small_cnn",

@@ -15,6 +15,8 @@ from advjax import metrics, report, store
 from advjax.cli import main
 from tests.xla_flags import as_here
 
+pytestmark = pytest.mark.unoptimised
+
 TRAIN = [
     "--data.source", "phantom:ct", "--data.size", "16", "--data.num-train", "64",
     "--data.num-val", "16", "--data.num-test", "12", "--model.name", "small_cnn",
@@ -164,6 +166,16 @@ def ordered(folder):
     return {name: column[order] for name, column in rows.items()}
 
 
+def assert_same(rows, wanted):
+    """The same rows; the last bits of what is measured depend on who else is judged with a row."""
+    assert rows.keys() == wanted.keys()
+    for name, column in wanted.items():
+        if column.dtype.kind == "f" and name != "eps":
+            np.testing.assert_allclose(rows[name], column, rtol=1e-6, atol=1e-6, err_msg=name)
+        else:
+            np.testing.assert_array_equal(rows[name], column, err_msg=name)
+
+
 def test_an_exhaustive_sweep_has_the_rows_of_the_evaluation(evaluated, runs, tmp_path):
     out = str(tmp_path / "exhaustive")
     assert main(["sweep", "--runs", *runs, "--out", out, *SWEEP, "--order", "exhaustive"]) == 0
@@ -253,14 +265,14 @@ def test_a_killed_sweep_goes_on_and_ends_the_same(swept, runs, tmp_path):
         kills += process.returncode == -signal.SIGKILL
     assert kills == 2
     assert main(words[3:]) == 0
-    a, b = ordered(out), ordered(swept)
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    assert_same(ordered(out), ordered(swept))
 
 
 def test_a_sweep_killed_twenty_times_loses_and_doubles_nothing(runs, tmp_path):
     script = os.path.join(os.path.dirname(__file__), "kill.py")
     words = ["sweep", "--runs", *runs, "--out", "{out}", *SWEEP, "--seeds", "0", "1"]
+    # what is traced by every child is kept small
+    words += ["--attacks", "pgd:num_steps=3", "--diagnose", "False", "--panels", "0"]
     found = subprocess.run(
         [sys.executable, script, "7", "20", str(tmp_path), *words],
         capture_output=True, text=True, timeout=900, check=False,
@@ -271,12 +283,10 @@ def test_a_sweep_killed_twenty_times_loses_and_doubles_nothing(runs, tmp_path):
     folders, kills = map(int, found.stdout.split()[-2:])
     assert kills == 20
     whole = ordered(str(tmp_path / "whole0"))
-    assert len(whole["eps"]) == 2 * 12 * (1 + 2 * 2 * 2)
+    assert len(whole["eps"]) == 2 * 12 * (1 + 2 * 2)
     table = report.summary_table(str(tmp_path / "whole0"))
     for folder in range(folders):
-        rows = ordered(str(tmp_path / str(folder)))
-        for name in whole:
-            np.testing.assert_array_equal(rows[name], whole[name], err_msg=name)
+        assert_same(ordered(str(tmp_path / str(folder))), whole)
         assert report.summary_table(str(tmp_path / str(folder))) == table
 
 

@@ -11,6 +11,8 @@ from advjax import data, report, store, training
 from advjax.cli import main
 from advjax.config import DataConfig
 
+pytestmark = pytest.mark.unoptimised
+
 SIZE, COUNT = 16, {"train": 24, "val": 8, "test": 10}
 ATTACKS = ("fgsm", "pgd:num_steps=3", "pgd:num_steps=3,loss=dice", "pgd:num_steps=3,goal=erase")
 LABELS = ("fgsm", "pgd-3", "pgd-3-dice", "pgd-3-erase")

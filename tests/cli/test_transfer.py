@@ -12,6 +12,8 @@ from advjax import attacks, data, losses, models, store, threat, training
 from advjax.cli import main
 from advjax.random import example_keys
 
+pytestmark = pytest.mark.unoptimised
+
 TRAIN = [
     "--data.source", "phantom:ct", "--data.size", "16", "--data.num-train", "32",
     "--data.num-val", "8", "--data.num-test", "12", "--model.name", "small_cnn",

@@ -7,6 +7,8 @@ import pytest
 from advjax import engine
 from advjax.engine import _autoattack
 
+pytestmark = pytest.mark.unoptimised
+
 KEY = jax.random.key(5)
 SHAPE = (3, 4, 2)
 N = 24

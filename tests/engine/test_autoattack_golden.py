@@ -32,7 +32,7 @@ def test_robust_flags(golden, norm):
     net = {key: golden[key] for key in golden if key[0] in "wb"}
     result = engine.autoattack(
         forward, net, golden["x"], golden["y"], norm=norm.lower(), epsilons=epsilons,
-        num_targets=6, num_queries=500, key=jax.random.key(0),
+        num_targets=6, num_queries=50, key=jax.random.key(0),
     )  # fmt: skip
     np.testing.assert_allclose(
         jax.jit(forward)(net, golden["x"]), golden["logits"], atol=1e-3, rtol=1e-3

@@ -9,6 +9,8 @@ import pytest
 from advjax import attacks, engine, losses, threat
 from advjax.mesh import data_mesh
 
+pytestmark = pytest.mark.unoptimised
+
 EPSILONS = np.arange(1, 9) / 255
 KEY = jax.random.key(5)
 

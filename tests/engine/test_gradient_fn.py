@@ -10,6 +10,8 @@ import pytest
 from advjax import attacks, engine, losses, models, threat
 from advjax.engine import Verdict
 
+pytestmark = pytest.mark.unoptimised
+
 KEY = jax.random.key(3)
 EPSILONS = np.arange(1, 7) / 255 * 2
 RNG = np.random.default_rng(0)

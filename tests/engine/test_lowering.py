@@ -17,6 +17,8 @@ from advjax.mesh import AXIS
 from advjax.training import methods
 from tests.training.tiny import make_batch
 
+pytestmark = pytest.mark.unoptimised
+
 DEVICES, SHAPE = 8, (8, 8, 3)
 # as StableHLO and as compiled HLO write them: all_reduce, all-reduce-start, ...
 COLLECTIVE = re.compile(

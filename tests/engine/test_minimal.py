@@ -2,9 +2,12 @@
 
 import jax
 import numpy as np
+import pytest
 
 from advjax import attacks, engine, losses, threat
 from advjax.engine import Verdict
+
+pytestmark = pytest.mark.unoptimised
 
 KEY = jax.random.key(2)
 RNG = np.random.default_rng(3)

@@ -8,6 +8,8 @@ import pytest
 from advjax import attacks, engine, losses, threat
 from advjax.mesh import data_mesh
 
+pytestmark = pytest.mark.unoptimised
+
 KEY = jax.random.key(3)
 N, CLASSES, MODELS = 29, 3, 3
 EPSILONS = np.arange(1, 9) / 255 * 3

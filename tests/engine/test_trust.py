@@ -8,6 +8,8 @@ import pytest
 from advjax import attacks, engine, losses, threat
 from advjax.engine import SIGNS, _trust
 
+pytestmark = pytest.mark.unoptimised
+
 KEY = jax.random.key(1)
 RNG = np.random.default_rng(4)
 N, CLASSES = 24, 3
