@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from advjax import threat
+from advjax import boxes, losses, threat
 from advjax.random import row_keys
 from advjax.types import Array, Attack, Output, Target
 
-Divergence = Callable[[Array, Array], Array]
+Divergence = Callable[[Output, Output], Array]
 
 
 class Trace(NamedTuple):
@@ -24,7 +24,8 @@ class Trace(NamedTuple):
       from_last: divergence of the prediction from that of the iterate before; 0 at the start.
       from_clean: divergence of the prediction from that of the image.
       to_target: divergence of the prediction from the target: for one class the cross entropy,
-        which is `KL(target || prediction)` of a one-hot target (the other direction is infinite).
+        which is `KL(target || prediction)` of a one-hot target (the other direction is infinite);
+        for boxes the loss of a detector.
       distance: in the norm of the ball.
       variance: of the perturbation over its pixels and channels.
     """
@@ -68,6 +69,12 @@ def sigmoid_to(output: Array, labels: Array) -> Array:
     return jnp.sum(jnp.where(known, terms, 0)) / jnp.maximum(jnp.sum(known), 1)
 
 
+def heatmap_kl(p: Output, q: Output) -> Array:
+    """Sum over cells and classes of the KL of heatmaps of ONE example: most cells are empty."""
+    heat = boxes.maps(p).heatmap
+    return heat.size * sigmoid_kl(heat, boxes.maps(q).heatmap)
+
+
 def trace(
     attack: Attack,
     key: Array,
@@ -87,7 +94,8 @@ def trace(
       attack: whose iterates are those of its state, as of every attack by steps.
       key: as for `attacks.run`, of which this is a run with `stop="budget"`.
       x: `[B, H, W, C]`.
-      target: `[B]` classes, `[B, H, W]` masks, or `[B, K]` findings.
+      target: `[B]` classes, `[B, H, W]` masks, `[B, K]` findings, or `[B, M, 5]` boxes, where
+        divergences are those of the heatmaps.
       eps: scalar or `[B]`.
       multi: whether outputs are findings (sigmoid); None: where the target is `[B, K]`.
 
@@ -101,11 +109,13 @@ def trace(
         raise ValueError("target: expected one array of labels, findings or masks")
     multi = target.ndim == 2 if multi is None else multi
     between: Divergence = sigmoid_kl if multi else softmax_kl
-    towards = sigmoid_to if multi else softmax_to
+    towards: Divergence = sigmoid_to if multi else softmax_to
     objective, rows = attack.spec.objective, threat.over_rows(attack.spec.ball)
     keys = row_keys(key, x.shape[0])
     eps = jnp.broadcast_to(jnp.asarray(eps, x.dtype), x.shape[:1])
     clean = objective.apply(x, keys)
+    if boxes.is_maps(clean):
+        between, towards = heatmap_kl, losses.centernet_loss
 
     def seen(now: Array, before: Output) -> tuple[Output, Trace]:
         output = objective.apply(now, keys)

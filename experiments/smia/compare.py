@@ -1,11 +1,12 @@
-"""SMIA (Qi et al., ICLR 2021) beside FGSM, BIM, PGD and MI-FGSM at equal budget and steps.
+"""SMIA (Qi et al., ICLR 2021) beside FGSM, BIM, PGD, MI-FGSM and DAG at equal budget and steps.
 
 python -m experiments.smia.compare RUN... [--out FOLDER] [--examples 128] [--eps 0.5/255]
 
-RUN are folders of `advjax train`, of any task. Prints, as Markdown, what each attack leaves right
-with 95 % intervals over images, the differences from PGD (paired), the variance of the
-perturbations, the divergence of the predictions iterate by iterate with and without the
-stabilisation, and what weight and kernel change. The same goes to FOLDER/compare.json.
+RUN are folders of `advjax train`, of any task; DAG (Xie et al. 2017) attacks masks and boxes only,
+in steps of 0.5/255 as published and in steps of the whole budget. Prints, as Markdown, what
+each attack leaves right with 95 % intervals over images, the differences from PGD (paired), the
+variance of the perturbations, the divergence of the predictions iterate by iterate with and without
+the stabilisation, and what weight and kernel change. The same goes to FOLDER/compare.json.
 """
 
 import argparse
@@ -25,6 +26,13 @@ PLAIN = {
     "bim": lambda objective, ball, steps: attacks.bim(objective, ball, num_steps=steps),
     "pgd": lambda objective, ball, steps: attacks.pgd(objective, ball, num_steps=steps),
     "mifgsm": lambda objective, ball, steps: attacks.mifgsm(objective, ball, num_steps=steps),
+}
+
+DENSE = {
+    "dag": lambda objective, ball, steps: attacks.dag(objective, ball, num_steps=steps),
+    "dag, steps of eps": lambda objective, ball, steps: attacks.dag(
+        objective, ball, num_steps=steps, step_size=1.0
+    ),
 }
 
 
@@ -75,18 +83,21 @@ def traced(subject: Subject, make: Any, eps: float, steps: int) -> analysis.Trac
 
 def compare(subject: Subject, eps: float, steps: int) -> dict[str, Any]:
     """Attack one subject in every way; print its tables and return them."""
-    clean = np.asarray(
-        jax.vmap(subject.task.right)(
-            jax.jit(subject.model.apply)(subject.variables, subject.x), jnp.asarray(subject.y)
-        )
+    output = jax.jit(subject.model.apply)(subject.variables, subject.x)
+    clean = np.asarray(jax.vmap(subject.task.right)(output, jnp.asarray(subject.y)))
+    told = subject.task.scores(
+        np.asarray(jax.vmap(subject.task.readout)(output, jnp.asarray(subject.y))), subject.y
     )
     about = f"{len(clean)} images, {subject.task.name}"
     print(f"\n### {subject.name} ({about}), eps {eps * 255:.3g}/255")
+    print(f"\nClean: {', '.join(f'{name} {value:.3f}' for name, value in told.items())}.")
     print("\n| attack | right, % | below PGD, points | variance of the change, (1/255)^2 |")
     print("|---|---|---|---|")
     print(f"| none | {share(clean)} | | |")
-    found = {n: attacked(subject, m, eps, steps) for n, m in {**PLAIN, **VARIANTS}.items()}
-    rows: dict[str, Any] = {"none": {"right": float(clean.mean())}}
+    dense = DENSE if subject.task.name in ("segmentation", "detection") else {}
+    makers = {**PLAIN, **dense, **VARIANTS}
+    found = {n: attacked(subject, make, eps, steps) for n, make in makers.items()}
+    rows: dict[str, Any] = {"none": {"right": float(clean.mean()), **told}}
     for name, outcome in found.items():
         spread = analysis.perturbation_variance(subject.x, outcome.x_adv)
         stands = outcome.right & clean

@@ -87,6 +87,26 @@ def test_masks_are_means_over_pixels():
     assert float(analysis.softmax_to(logits, mask)) == pytest.approx(entropy, rel=1e-4)
 
 
+def test_a_detector_is_followed_by_its_heatmap():
+    mixed = jnp.asarray(np.random.default_rng(1).normal(size=(1, 7)), jnp.float32)
+
+    def maps(x):
+        output = x[:, ::3, ::3] @ mixed
+        return {"heatmap": output[..., :3], "size": output[..., 3:5], "offset": output[..., 5:]}
+
+    boxes = jnp.broadcast_to(jnp.asarray([[1.0, 0, 0, 4, 4], [-1.0] * 5]), (len(X), 2, 5))
+    objective = attacks.from_logits(maps, loss=losses.centernet_loss)
+    attack = attacks.bim(objective, threat.linf(), num_steps=2)
+    told = follow(attack, boxes)
+    x_adv = attacks.run(attack, KEY, X, boxes, 0.05, stop="budget").x_adv
+    p, q = (np.asarray(jax.nn.sigmoid(maps(x)["heatmap"]), np.float64) for x in (x_adv, X))
+    expected = kl(np.stack([p, 1 - p], -1), np.stack([q, 1 - q], -1)).sum((1, 2, 3))
+    np.testing.assert_allclose(told.from_clean[-1], expected, rtol=1e-3, atol=1e-7)
+    assert (told.from_clean[0] == 0).all()
+    np.testing.assert_allclose(told.to_target, told.loss, rtol=1e-6)
+    assert (told.loss[-1] > told.loss[0]).all()
+
+
 def test_perturbation_variance():
     rng = np.random.default_rng(0)
     x, change = rng.random((4, 3, 3, 1)), rng.normal(size=(4, 3, 3, 1))
