@@ -15,7 +15,7 @@ def recall(
     boxes: Array,
     *,
     iou: float = 0.5,
-    score: float = 0.3,
+    score: float = box.SCORE,
     num: int = 100,
     stride: int = box.STRIDE,
 ) -> Array:
@@ -37,7 +37,7 @@ def recall(
 
 
 def found_boxes(
-    found: box.Detections, boxes: Array, *, iou: float = 0.5, score: float = 0.3
+    found: box.Detections, boxes: Array, *, iou: float = 0.5, score: float = box.SCORE
 ) -> Array:
     """Which true boxes `[M]` have a detection of their class, that score and that IoU with them."""
     same = jnp.round(boxes[:, :1]).astype(jnp.int32) == found.classes
@@ -66,7 +66,7 @@ def detections_missed(
     share: float = 0.5,
     *,
     iou: float = 0.5,
-    score: float = 0.3,
+    score: float = box.SCORE,
     num: int = 100,
     stride: int = box.STRIDE,
 ) -> CriterionFn:

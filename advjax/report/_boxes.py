@@ -7,7 +7,7 @@ import numpy as np
 from advjax import boxes
 from advjax.report._masks import COLOURS
 from advjax.report._means import nanmean
-from advjax.report._results import Array, Cell, Group
+from advjax.report._results import Array
 from advjax.tasks import split_boxes
 
 _SIDE = 128  # pixels at most that an image is enlarged to, so that outlines are thin
@@ -34,30 +34,11 @@ def precision(records: Array) -> Callable[[Array], Array]:
     return statistic
 
 
-def precision_by_class(
-    group: Group, shown: Array, attacks: set[str]
-) -> list[tuple[str, str, Array]]:
-    """Return model, attack and average precision `[E, K]` at the budgets `shown` `[E]`.
-
-    NaN where it is not known, and for a class without a box.
-    """
-    found = []
-    for model in group.models:
-        for attack, cell in model.attacks.items():
-            if attack in attacks and cell.probabilities.shape[2]:
-                at = [_at(model.clean if eps == 0 else cell, eps, group) for eps in shown]
-                found.append((model.name, attack, np.stack(at)))
-    return found
-
-
-def _at(cell: Cell | None, eps: float, group: Group) -> Array:
-    blank = np.full(len(group.class_names), np.nan)
-    place = np.zeros(0, int) if cell is None else np.flatnonzero(np.abs(cell.eps - eps) < 1e-9)
-    if cell is None or not place.size:
-        return blank
-    records = cell.probabilities[place[0]]
-    known = np.isfinite(records).all(1)
-    return split_boxes(records[known]).average_precision()[0] if known.any() else blank
+def precision_of_classes(records: Array, num_classes: int) -> Array:
+    """Return the average precision of each class `[K]`, of rows `[N, P]`; NaN without a box."""
+    if not len(records):
+        return np.full(num_classes, np.nan)
+    return split_boxes(records).average_precision()[0]
 
 
 def wrong(record: Array) -> bool:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from advjax import metrics
-from advjax.report._results import Array, Cell, Group
+from advjax.report._results import Array
 
 # of classes 1, 2, ..., told apart on grey and on red images
 COLOURS = np.array([[0, 158, 255], [255, 200, 0], [0, 220, 140], [255, 110, 200], [255, 255, 255]])
@@ -24,30 +24,9 @@ def figures(pixels: Array) -> dict[str, Array]:
     return found
 
 
-def dice_by_class(group: Group, shown: Array, attacks: set[str]) -> list[tuple[str, str, Array]]:
-    """Return model, attack and Dice `[E, K]` over all pixels, at the budgets `shown` `[E]`.
-
-    NaN where it is not known, and for a class without a pixel.
-    """
-    found = []
-    for model in group.models:
-        for attack, cell in model.attacks.items():
-            if attack in attacks and cell.probabilities.shape[2]:
-                at = [_pooled(model.clean if eps == 0 else cell, eps, group) for eps in shown]
-                found.append((model.name, attack, np.stack(at)))
-    return found
-
-
-def _pooled(cell: Cell | None, eps: float, group: Group) -> Array:
-    num_classes = len(group.class_names)
-    if cell is None:
-        return np.full(num_classes, np.nan)
-    place = np.flatnonzero(np.abs(cell.eps - eps) < 1e-9)
-    if not place.size:
-        return np.full(num_classes, np.nan)
-    pixels = cell.probabilities[place[0]]
-    known = pixels[np.isfinite(pixels).all(1)].reshape(-1, num_classes, 3)
-    total = known.sum(0, dtype=np.float64)
+def dice(pixels: Array, num_classes: int) -> Array:
+    """Return the Dice of each class `[K]` over all pixels of rows `[N, P]`; NaN without a pixel."""
+    total = pixels.reshape(-1, num_classes, 3).sum(0, dtype=np.float64)
     size = total[:, 1] + total[:, 2]
     return np.divide(2 * total[:, 0], size, out=np.full(num_classes, np.nan), where=size > 0)
 

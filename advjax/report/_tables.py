@@ -8,7 +8,7 @@ import numpy as np
 from advjax import metrics
 from advjax.metrics import Interval
 from advjax.report import _boxes, _format, _masks
-from advjax.report._results import CLEAN, ModelRows, Results
+from advjax.report._results import CLEAN, Array, Cell, ModelRows, Results
 from advjax.report._statistics import Output, Series, Statistics
 
 MOST_CLASSES = 30
@@ -265,18 +265,27 @@ def part_table(statistics: Statistics, norm: str) -> Table | None:
     group, shown = statistics.group, statistics.chosen[norm]
     if not group.dense:
         return None
-    by_class = _masks.dice_by_class if group.masks else _boxes.precision_by_class
+    of_classes = _masks.dice if group.masks else _boxes.precision_of_classes
     attacks = {s.attack for s in statistics.series if s.norm == norm}
     rows = [
         Row(
-            model, f"{attack}, {name}",
+            model.name, f"{attack}, {name}",
             [
                 Entry(_format.number(float(v)), value=float(v), eps=float(eps))
                 for v, eps in zip(column, shown, strict=True)
             ],
         )
-        for model, attack, figures in by_class(group, shown, attacks)
-        for name, column in zip(group.class_names, figures.T, strict=True)
+        for model in group.models
+        for attack, cell in model.attacks.items()
+        if attack in attacks and cell.probabilities.shape[2]
+        for name, column in zip(
+            group.class_names,
+            np.stack([
+                of_classes(_known(model.clean if eps == 0 else cell, eps), len(group.class_names))
+                for eps in shown
+            ], 1),
+            strict=True,
+        )
     ]  # fmt: skip
     columns = [_format.budget(eps, norm) for eps in shown]
     key, title, note = (
@@ -287,6 +296,14 @@ def part_table(statistics: Statistics, norm: str) -> Table | None:
               "At an IoU of one half, over all images. A class without a box has none.")
     )  # fmt: skip
     return Table(key, title, note, columns, rows, False, "Attack and class")
+
+
+def _known(cell: Cell | None, eps: float) -> Array:
+    """Return what is known of the outputs at a budget, `[n, P]`; `n` is 0 where nothing is."""
+    if cell is None or not (same := np.abs(cell.eps - eps) < 1e-9).any():
+        return np.zeros((0, 0))
+    records = cell.probabilities[same.argmax()]
+    return records[np.isfinite(records).all(1)]
 
 
 def cost_table(results: Results, models: Sequence[ModelRows]) -> Table:
