@@ -94,7 +94,9 @@ def _to_torch(work: _workload.Loaded, device: str) -> tuple[Any, Any, Any]:
     if work.images.dtype == np.uint8:
         pixels = pixels / np.float32(255)
     images = torch.tensor(pixels.transpose(0, 3, 1, 2).copy(), device=device)
-    apart = float(np.abs(net(images).cpu().numpy() - work.logits).max())
+    # ours were judged without the short factors of a GPU; the timed attacks are as users get them
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        apart = float(np.abs(net(images).cpu().numpy() - work.logits).max())
     if apart > TOLERANCE:
         raise SystemExit(f"the torch net is not ours: its logits differ by {apart:.3g}")
     return net, images, torch.tensor(work.targets, dtype=torch.long, device=device)

@@ -108,13 +108,15 @@ def torch_pgd(variables, x, y, args):
         print(f"torchattacks is left out ({error}); it is in the bench extra\n")
         return None
     make = {"resnet18": ResNet18, "mobilenet_v2": MobileNetV2}[args.model]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     net = with_weights(make(10, args.width, args.channels, args.stem), jax.device_get(variables))
-    images = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2).copy())
-    labels = torch.tensor(np.asarray(y), dtype=torch.long)
+    net = net.to(device)
+    images = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2).copy(), device=device)
+    labels = torch.tensor(np.asarray(y), dtype=torch.long, device=device)
     atk = torchattacks.PGD(net, eps=8 / 255, alpha=2 / 255, steps=STEPS)
 
     def program():
-        return np.asarray(atk(images, labels))
+        return atk(images, labels).cpu().numpy()
 
     return program
 

@@ -143,9 +143,10 @@ def torch_pgd(variables, batch, args):
         print(f"PyTorch is left out ({error}); it is in the bench extra\n")
         return None
     net = from_variables(jax.device_get(variables), 2, args.width, args.channels, "imagenet")
-    net.requires_grad_(True)
-    clean = torch.tensor(np.asarray(batch.image).transpose(0, 3, 1, 2).copy())
-    labels = torch.tensor(np.asarray(batch.target), dtype=torch.long)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    net.to(device).requires_grad_(True)
+    clean = torch.tensor(np.asarray(batch.image).transpose(0, 3, 1, 2).copy(), device=device)
+    labels = torch.tensor(np.asarray(batch.target), dtype=torch.long, device=device)
     optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, nesterov=True)
     loss = torch.nn.functional.cross_entropy
 
@@ -161,6 +162,8 @@ def torch_pgd(variables, batch, args):
         optimizer.zero_grad()
         loss(net(x), labels).backward()
         optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
         return np.zeros(())
 
     return step
