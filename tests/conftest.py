@@ -1,5 +1,6 @@
 """Fixtures and settings of the whole suite; set before jax is used for the first time."""
 
+import collections
 import os
 import tempfile
 from pathlib import Path
@@ -31,6 +32,36 @@ os.environ["XLA_FLAGS"] = _FLAGS
 
 DATA = "ADVJAX_DATA_DIR"
 GOLDEN = "ADVJAX_GOLDEN_DIR"
+
+
+def pytest_addoption(parser):
+    """Add the word that a release is tested with."""
+    parser.addoption("--all", action="store_true", help="slow tests, and every case of the others")
+
+
+def pytest_configure(config):
+    """Run whole what somebody chose; processes of xdist are told by the first one."""
+    chosen = config.args_source is pytest.Config.ArgsSource.ARGS or config.option.keyword
+    if not hasattr(config, "workerinput") and (chosen or config.option.markexpr):
+        config.option.all = True
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what costs most and says least, so that the suite is run before every commit."""
+    if config.option.all:
+        return
+    cases = collections.defaultdict(list)
+    for item in items:
+        cases[item.nodeid.split("[")[0]].append(item)
+    left = {item for item in items if item.get_closest_marker("slow")}
+    for family in cases.values():
+        sample = family[0].get_closest_marker("sample")
+        if sample:
+            count, last = sample.args[0], len(family) - 1
+            kept = {family[round(i * last / max(count - 1, 1))] for i in range(count)}
+            left |= set(family) - kept
+    config.hook.pytest_deselected(items=[item for item in items if item in left])
+    items[:] = [item for item in items if item not in left]
 
 
 def _folder(variable: str, what: str) -> Path:

@@ -175,6 +175,7 @@ def test_a_step_is_written_once(tmp_path):
         store.save(1, {"a": {"x": jnp.zeros(2)}}, score=0.0)
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_complete_checkpoints_only(tmp_path):
     delays = np.random.default_rng(0).uniform(0.0, 0.25, 5)
     last = 0

@@ -18,6 +18,7 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
+@pytest.mark.slow
 def test_python_blocks_of_the_readme_run_in_order(capsys):
     space: dict[str, object] = {}
     for block in BLOCKS:

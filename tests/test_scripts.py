@@ -47,6 +47,7 @@ def _load(task):
     )
 
 
+@pytest.mark.slow
 def test_a_tiny_workload_prints_its_table_and_keeps_no_path(bench, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.modules["_workload"], "load", _load)
     folder, out = tmp_path / "run", tmp_path / "bench.json"
@@ -87,6 +88,7 @@ def test_budgets_of_the_peers_are_spread(bench):
     assert bench._spread(2, 5) == (0, 1)
 
 
+@pytest.mark.slow
 def test_a_bench_of_training_names_its_passes(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     module = importlib.import_module("bench_training")
@@ -104,6 +106,7 @@ def test_a_bench_of_training_names_its_passes(monkeypatch, tmp_path, capsys):
 BENCHES = ["bench_step", "bench_engine", "bench_autoattack", "bench_training", "parity"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", BENCHES)
 def test_benches_explain_themselves(name):
     done = subprocess.run(

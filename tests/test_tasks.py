@@ -57,6 +57,7 @@ def true_boxes(output, count, most=7):
     return made
 
 
+@pytest.mark.slow
 def test_rows_of_boxes_say_what_the_metrics_say():
     task, count = tasks.get_task("detection"), 12
     output = maps(count)
@@ -117,6 +118,7 @@ def test_an_image_is_right_where_it_is_not_broken_and_finite():
     assert not task.right(good.at[0, 0, 0].set(jnp.nan), mask)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", list(tasks.TASKS))
 def test_what_an_attack_may_name_is_about_one_example(name):
     task = tasks.get_task(name)

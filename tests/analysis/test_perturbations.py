@@ -28,6 +28,7 @@ def test_they_are_the_fourteen_of_the_paper():
     assert len(perturbations.PERTURBATIONS) == 14
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", sorted(perturbations.PERTURBATIONS))
 def test_videos(name):
     found = frames(name)

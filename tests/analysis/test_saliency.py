@@ -103,6 +103,7 @@ def test_grad_cam_weighs_maps_by_their_mean_gradient():
     np.testing.assert_allclose(cam, expected / expected.max((1, 2), keepdims=True), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_grad_cam_of_the_zoo():
     model = models.small_cnn(3, width=2)
     x = jnp.asarray(np.random.default_rng(1).uniform(size=(2, 16, 16, 1)), jnp.float32)

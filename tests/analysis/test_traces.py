@@ -87,6 +87,7 @@ def test_masks_are_means_over_pixels():
     assert float(analysis.softmax_to(logits, mask)) == pytest.approx(entropy, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_detector_is_followed_by_its_heatmap():
     mixed = jnp.asarray(np.random.default_rng(1).normal(size=(1, 7)), jnp.float32)
 

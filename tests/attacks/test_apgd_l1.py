@@ -108,6 +108,7 @@ def attacked(keys, x, y, eps, *, norm="l1", large=False, steps=30, given=False, 
     return attacks.run(attack, keys, x, y, eps, x_start=x if given else None, stop=stop)
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_batch_or_order():
     x, y = problem()
     eps, keys = jnp.linspace(0.05, 2, 8), row_keys(KEY, 8)
@@ -120,6 +121,7 @@ def test_rows_do_not_depend_on_batch_or_order():
         np.testing.assert_allclose(one.x_adv[0], whole.x_adv[3], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
 def test_large_eps_ends_within_eps_and_is_as_good(norm):
     x, y = problem()
@@ -170,6 +172,7 @@ def test_a_model_without_a_finite_loss_is_told_and_stays_within_eps():
     assert (result.status == 2).all()
 
 
+@pytest.mark.slow
 def test_masks_vectors_and_odd_shapes():
     x, y = problem()
     mask = jnp.zeros((8, 5, 3, 1), bool).at[:, 1:4, :2].set(True).at[4:, 0].set(True)

@@ -40,6 +40,7 @@ def numpy_model(weights, seen):
     return fn
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_queries_are_the_images_that_the_model_saw(name):
     x, weights = problem()
@@ -57,6 +58,7 @@ def test_queries_are_the_images_that_the_model_saw(name):
         assert attack.spec.cost.backwards == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_do_not_see_each_other(name):
     x, weights = problem()
@@ -82,6 +84,7 @@ def test_rows_do_not_see_each_other(name):
     np.testing.assert_allclose(call(keys, x, eps).x_adv, whole.x_adv, atol=1e-5)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_several_findings_and_a_mask(name):
     x, weights = problem(4)
@@ -149,6 +152,7 @@ def test_cosine_waves_are_orthonormal(x64):
     assert np.ptp(waves[0][::2]) < 1e-12  # the first one is flat
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("noise", [jax.random.rademacher, jax.random.normal])
 def test_estimates_converge_to_the_gradient(noise, x64):
     fn, x, y, _, _ = linear("l2")
@@ -178,6 +182,7 @@ def test_estimates_converge_to_the_gradient(noise, x64):
     )
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", ["nes", "spsa"])
 def test_estimated_steps_reach_the_closed_form(name, norm, x64):
@@ -195,6 +200,7 @@ def test_estimated_steps_reach_the_closed_form(name, norm, x64):
     assert (result.num_queries == 40 * 201 + 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_hopskipjump_finds_the_nearest_point(norm, x64):
     fn, x, y, dual, clean = linear(norm)
@@ -225,6 +231,7 @@ def test_hopskipjump_from_a_given_image_of_the_wanted_class():
     assert (result.distance < 0.7 * start).all()
 
 
+@pytest.mark.slow
 def test_hopskipjump_leaves_an_image_that_is_wrong_and_one_that_nothing_breaks():
     x = jnp.full((2, 4, 4, 1), 0.5)
     objective = attacks.from_logits(

@@ -21,6 +21,7 @@ STEPPED = [
 NORMS = sorted(set(threat.BALLS) - {"l0"})
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", sorted(attacks.ATTACKS))
 def test_attack(name, norm):
@@ -59,6 +60,7 @@ def test_signatures_are_uniform(name):
 MASK = jnp.zeros((4, 3, 2), bool).at[1:3, :2].set(True)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "ball",
     [
@@ -100,6 +102,7 @@ DENSE = ("class_pull", "cosine_cross_entropy", "dice_loss", "mask_pull", "pixel_
          "staged_cross_entropy")  # fmt: skip
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", sorted(losses.LOSSES))
 def test_loss(name):
     if name in DENSE:
@@ -122,6 +125,7 @@ def test_loss(name):
     testing.check_loss(losses.LOSSES[name], LOGITS, target)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", sorted(criteria.CRITERIA))
 def test_criterion(name):
     if name in ("dice_below", "mask_reached", "pixel_accuracy_below", "pixels_reached"):
@@ -152,6 +156,7 @@ DIRECTIONS = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", sorted(DIRECTIONS))
 def test_direction(name, norm):

@@ -73,6 +73,7 @@ def run(attack, target, eps, x=X):
     return call(jnp.asarray(np.asarray(x, np.float64)), jnp.asarray(target))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("targeted", [False, True])
 def test_segpgd_step_by_step(targeted, x64):
     mask, steps, eps = WANTED if targeted else MASKS, 6, 0.05
@@ -98,6 +99,7 @@ def test_segpgd_step_by_step(targeted, x64):
     np.testing.assert_allclose(result.loss, -task if targeted else task, rtol=1e-6)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("targeted", "squash"), [(False, "softmax"), (True, "softmax"), (False, "sigmoid")]
 )
@@ -122,6 +124,7 @@ def test_cospgd_step_by_step(targeted, squash, x64):
     np.testing.assert_allclose(run(attack, mask, eps).x_adv, points[-1], atol=1e-10)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("targeted", "active", "against"),
     [(False, "not_reached", "prediction"), (False, "correct", "label"),
@@ -244,6 +247,7 @@ def test_words_of_dag_and_wrapped_objectives_are_refused():
             build(attacks.with_eot(objective(), 2), threat.linf())
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "mifgsm", "smia", "segpgd", "cospgd"])
 def test_closed_form_of_a_linear_model_of_two_classes(name):
     """Every pixel's margin falls by eps times the l1 norm of its weights, and no further."""
@@ -307,6 +311,7 @@ def judge(x, target):
     return loss, jax.vmap(criteria.default)(output, target)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["pgd", "smia", "dag", "segpgd"])
 def test_detectors_are_attacked_too(name):
     target = jnp.concatenate([FOUND, jnp.full((2, 1, 5), -1.0)], 1)
@@ -338,6 +343,7 @@ def test_dag_pulls_the_proposals_of_a_detector_to_the_next_class():
     np.testing.assert_array_equal(moved, jnp.repeat(jnp.repeat(active, 4, 1), 4, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["mask", "boxes"])
 def test_smia_of_one_step_is_fgsm_and_without_weight_bim(task):
     if task == "mask":

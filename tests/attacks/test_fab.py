@@ -49,6 +49,7 @@ def away(fn, **options):
     return attacks.from_logits(fn, loss=losses.cross_entropy, **options)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.golden
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 @pytest.mark.parametrize(
@@ -80,6 +81,7 @@ def test_official_distances(name, kind, norm, golden_dir, x64):
     assert (result.num_queries == 201).all()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(
     ("rows", "shape", "classes"), [(1, (5, 7, 1), 2), (3, (4, 3, 2), 5), (8, (13,), 3)]
@@ -111,6 +113,7 @@ def optimum(norm, fn, x, y, weights, mask=1.0, low=0.0, high=1.0):
     return away.min(1)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", NORMS)
 def test_linear_optimum_at_the_bounds_of_a_mask(norm, x64):
     fn, x, y, weights = testing.linear_problem(6, (4, 3, 2), 3)
@@ -145,6 +148,7 @@ def curved(num_rows=8, shape=(5, 3, 2), classes=4):
     return fn, x, jnp.argmax(fn(x), -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 def test_rows_do_not_see_each_other(norm, x64):
     fn, x, y = curved()
@@ -217,6 +221,7 @@ def test_a_tie_is_left():
     assert (result.distance < 1e-5).all()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("norm", NORMS)
 def test_start_at_half_of_the_radius(norm):
     fn, x, y, _ = testing.linear_problem()
@@ -307,6 +312,7 @@ def test_what_the_factory_refuses(build, words):
 LABELS = jnp.zeros(2, jnp.int32)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("target", "fn", "words"),
     [

@@ -86,6 +86,7 @@ def test_pgd_l2(net):
     np.testing.assert_allclose(result.x_adv, net["pgd_l2/x_adv"], atol=1e-9, rtol=0)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("steps", [20, 100])
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
@@ -103,6 +104,7 @@ def test_apgd(net, norm, loss, steps):
     check_apgd(attacked(net, build, net[f"{name}/eps"], net[f"{name}/x_start"]), golden, steps)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("steps", [20, 100])
 def test_apgd_targeted(net, steps):
     name = f"apgd_t/Linf/{steps}"
@@ -126,6 +128,7 @@ def test_apgd_targeted(net, steps):
     check_apgd(result, golden, steps)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("steps", [20, 100])
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
 def test_apgd_l1(net, loss, steps):

@@ -60,6 +60,7 @@ def total(net, x):
     return jnp.sum(y * jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)), {"y": y}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
 def test_it_is_the_gradient(net, wrap):
@@ -93,6 +94,7 @@ def test_other_backends_are_left_alone(monkeypatch):
     assert layouts(attacks.input_gradient(fn)) == layouts(jax.grad(fn, has_aux=True))
 
 
+@pytest.mark.slow
 def test_attacks_use_it_under_every_transform():
     weights = jnp.asarray(RNG.normal(size=(6, 3)), jnp.float32)
     x, y = jax.nn.sigmoid(X), jnp.arange(4) % 3

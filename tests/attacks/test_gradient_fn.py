@@ -95,6 +95,7 @@ def test_the_function_itself_as_gradient_changes_nothing():
     check_same(plain("success", "best"), run(objective(net)))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("stop", "keep"), MODES)
 def test_false_claims_change_nothing(stop, keep):
     # no image is called broken that is not, and a run goes on to the success that comes later
@@ -130,6 +131,7 @@ def test_bfloat16_results_are_those_of_float32_judgement():
     assert abs(gap) <= 1
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["bim", "difgsm", "nifgsm"])
 def test_a_model_that_cannot_be_differentiated_is_attacked_through_a_stand_in(name):
     def quantised(x):

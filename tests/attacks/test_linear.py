@@ -43,6 +43,7 @@ def build(name, norm, **options):
     return fn, x, y, weights, factory(objective, ball, **options)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("name", EXACT)
 def test_closed_form(name, norm, x64):

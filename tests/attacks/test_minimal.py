@@ -59,6 +59,7 @@ def optimum(w, logits, label, norm):
     return np.asarray(rows)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("rows", "shape"), [(1, (8,)), (3, (4, 6, 1)), (8, (5, 7, 3))], ids=["1", "3", "8"]
 )
@@ -78,6 +79,7 @@ def test_closed_form(name, norm, rows, shape):
     assert (result.status == Status.OK).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_deepfool_finds_the_nearest_of_many_classes_at_the_cost_it_says(norm):
     fn, x, w, logits = linear(6, (5, 4, 1), classes=12)
@@ -97,6 +99,7 @@ def test_deepfool_finds_the_nearest_of_many_classes_at_the_cost_it_says(norm):
     assert (published.distance <= (scale + 1.03e-4 / best) * best).all()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["ddn", "fmn", "cw_l2"])
 def test_towards_a_target(name):
     fn, x, w, logits = linear(4, (4, 5, 1))
@@ -107,6 +110,7 @@ def test_towards_a_target(name):
     np.testing.assert_allclose(result.distance, best, rtol=0.02)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "norm"), [c for c in CASES if c[1] != "l1"])
 def test_masked_by_row(name, norm):
     fn, x, w, logits = linear(3, (6, 5, 1))
@@ -153,6 +157,7 @@ def against_golden(net, name, norm, **options):
     return np.asarray(result.distance)[found], golden[found]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.golden
 @pytest.mark.parametrize(
     ("name", "norm"),
@@ -165,6 +170,7 @@ def test_golden(net, name, norm):
     assert (distance <= 1.1 * golden).all(), (distance / golden).max()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.golden
 @pytest.mark.parametrize("norm", ["L2", "Linf"])
 def test_golden_of_the_published_deepfool(net, norm):
@@ -190,6 +196,7 @@ def curved(x):
     return jnp.tanh((x - 0.5).reshape(x.shape[0], -1) @ jnp.asarray(W1)) @ jnp.asarray(W2)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_rows_are_alone_and_one_call_is_the_whole_curve(name, norm, x64):
     options = {"cw_l2": {"num_steps": 60, "num_constants": 5}}.get(name, {})
@@ -222,6 +229,7 @@ def test_rows_are_alone_and_one_call_is_the_whole_curve(name, norm, x64):
         )
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["ddn", "deepfool", "fmn", "cw_l2"])
 def test_many_findings(name):
     fn, x, w, logits = linear(4, (4, 5, 1), classes=3)
@@ -236,6 +244,7 @@ def test_many_findings(name):
         assert (result.distance <= 1.02 * nearest).all()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["ddn", "deepfool", "fmn", "cw_l2"])
 def test_outputs_that_are_not_finite(name):
     options = {"num_constants": 6} if name == "cw_l2" else {}
@@ -292,6 +301,7 @@ def test_cw_l2_with_confidence():
     np.testing.assert_allclose(result.distance, best, rtol=0.02)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["ddn", "fmn", "deepfool"])
 def test_a_stand_in_that_boasts_leads_nobody_astray(name):
     fn, x, w, logits = linear(4, (4, 5, 1))

@@ -118,6 +118,7 @@ STEPPED = [
 ]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", STEPPED)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_eps_zero_returns_exactly_x_from_every_start(name, norm):
@@ -169,6 +170,7 @@ def test_step_size_abs_is_traced_and_may_differ_by_row():
     np.testing.assert_allclose(moved(jnp.asarray(0.02)), 0.02, atol=1e-6)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["pgd", "nifgsm", "smia", "mifgsm"])
 def test_step_size_abs_equals_the_relative_step(name):
     fn, x, y, _ = testing.linear_problem()
@@ -357,6 +359,7 @@ def test_bad_factory_arguments():
         attacks.by_name("fgsm", objective, threat.linf(), num_steps=3)
 
 
+@pytest.mark.slow
 def test_x_start_is_used_and_projected():
     objective = scalar_problem(lambda x: x * 0 - 1)
     attack = attacks.bim(objective, threat.linf(), num_steps=2)
@@ -412,6 +415,7 @@ def test_training_can_differentiate_past_an_attack():
     assert jnp.isfinite(jax.jit(jax.grad(loss))(1.0))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "forwards"), [("pgd", 6), ("smia", 11), ("nifgsm", 11)])
 def test_passes_are_really_made_as_often_as_the_cost_says(name, forwards):
     """Count executions of the model and of its gradient on the host, not traces."""
@@ -471,6 +475,7 @@ def test_a_gradient_that_is_zero_inside_of_the_mask_is_flagged():
     assert result.status[0] == Status.ZERO_GRADIENT
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("shape", [(4, 4), (3, 4, 1), (3, 3, 4, 1)])
 def test_a_mask_that_does_not_fit_is_refused(shape):
     def run():

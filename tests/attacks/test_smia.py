@@ -53,6 +53,7 @@ def naive_blur(field, kernel):
     return out
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("what", ["perturbation", "last_step"])
 def test_clean_mode_step_by_step(net, what):
     fn, x0, y = net
@@ -151,6 +152,7 @@ def test_loss_and_success_are_those_of_the_task(net):
     np.testing.assert_allclose(result.loss, expected, atol=1e-9)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("mode", ["clean", "reference"])
 @pytest.mark.parametrize("target", ["soft", "hard"])
 def test_multilabel_and_targeted(net, mode, target):

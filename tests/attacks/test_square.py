@@ -60,6 +60,7 @@ def test_windows_take_every_place_inside_of_the_mask():
     assert set(map(tuple, draws.tolist())) == {(r, c) for r in (2, 3) for c in (1, 2, 3, 4)}
 
 
+@pytest.mark.slow
 def test_the_start_is_stripes_or_of_full_length():
     x0 = jnp.full((7, 5, 3), 0.5)
     stripes = _square._start(threat.linf(), KEY, x0, jnp.float32(0.1)) - x0
@@ -72,6 +73,7 @@ def test_the_start_is_stripes_or_of_full_length():
         np.testing.assert_allclose(jnp.linalg.norm(tiles), 0.1, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_linear_model_loses_most_of_what_it_can(norm, x64):
     fn, x, y, weights = testing.linear_problem(shape=(5, 4, 1))
@@ -105,6 +107,7 @@ def attacked(norm, ball=None, **options):
     return jax.jit(call)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("shape", [(5, 9, 1), (8, 6, 3), (11,)], ids=str)
 def test_shapes_batch_and_order(norm, shape):
@@ -154,6 +157,7 @@ def test_what_it_refuses():
         )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.golden
 def test_a_trained_net_loses_what_autoattack_breaks(golden_dir):
     net = dict(np.load(golden_dir / "autoattack_ham10000_32.npz"))

@@ -18,6 +18,7 @@ def run(attack, eps, x=X, y=Y):
     return attacks.run(attack, KEY, x, y, eps)
 
 
+@pytest.mark.slow
 def test_a_universal_perturbation_is_the_same_for_every_image():
     v = 0.01 * jnp.sign(PULL)
     result = run(attacks.universal(OBJECTIVE, threat.linf(), perturbation=v, scale=False), 0.02)
@@ -29,6 +30,7 @@ def test_a_universal_perturbation_is_the_same_for_every_image():
     assert (result.num_grads == 0).all()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_scale_uses_the_whole_budget(norm):
     ball = threat.by_name(norm)
@@ -87,6 +89,7 @@ def test_a_generator_sees_the_clean_image():
     np.testing.assert_allclose(result.x_adv, X + jnp.where(X > 0.5, 0.2, -0.2), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_engine_and_brute_force_agree():
     def make_attack(params):
         return attacks.universal(OBJECTIVE, threat.linf(), perturbation=params["v"])

@@ -68,6 +68,7 @@ def sharded(name, stop, count=8):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "count"), [("success", 8), ("budget", 8), ("success", 2)])
 def test_shard_map_of_a_resnet_with_its_default_arguments(stop, count):
     assert_devices()
@@ -75,6 +76,7 @@ def test_shard_map_of_a_resnet_with_its_default_arguments(stop, count):
     assert_same(plain, sharded("pgd", stop, count)(PARAMS, KEYS, X, Y, EPS))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("stop", ["success", "budget"])
 @pytest.mark.parametrize("name", ["mifgsm", "nifgsm", "difgsm", "smia", "cw_linf"])
 def test_shard_map_of_every_kind_of_state(name, stop):
@@ -107,6 +109,7 @@ def test_no_collective_in_a_sharded_attack():
         assert word not in text
 
 
+@pytest.mark.slow
 class VariantsTest(chex.TestCase):
     """chex variants: jit, no jit, device, pmap."""
 
@@ -122,6 +125,7 @@ class VariantsTest(chex.TestCase):
         assert_same(plain, variant(PARAMS, KEYS, X, Y, EPS))
 
 
+@pytest.mark.slow
 def test_pmap_over_rows():
     assert_devices()
     plain = jax.jit(call("pgd"))(PARAMS, KEYS, X, Y, EPS)
@@ -130,6 +134,7 @@ def test_pmap_over_rows():
     assert_same(plain, jax.tree.map(lambda a: a[:, 0], mapped))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("stop", ["success", "budget"])
 def test_vmap_over_single_rows(stop):
     plain = jax.jit(call("pgd", stop))(PARAMS, KEYS, X, Y, EPS)
@@ -141,6 +146,7 @@ def test_vmap_over_single_rows(stop):
     assert_same(plain, jax.jit(jax.vmap(single))(KEYS, X, Y, EPS))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_batch_splits(size):
     program = jax.jit(call("pgd"))

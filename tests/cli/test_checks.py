@@ -97,6 +97,7 @@ def run(trained, tmp_path):
     return EvaluateConfig(runs=(str(tmp_path / "run"),), out=str(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_the_same_data_are_no_matter(run, tmp_path, capsys):
     np.savez_compressed(tmp_path / "scans.npz", **arrays())
     (subject,) = load_subjects(run)
@@ -104,6 +105,7 @@ def test_the_same_data_are_no_matter(run, tmp_path, capsys):
     assert "warning" not in capsys.readouterr().err
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("changed", "match"),
     [

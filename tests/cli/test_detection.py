@@ -75,6 +75,7 @@ def sorted_rows(out, attack):
     return {name: column[order] for name, column in rows.items()}
 
 
+@pytest.mark.slow
 def test_the_validation_scores_are_those_of_boxes(run):
     records = [json.loads(line) for line in Path(run[0], "metrics.jsonl").read_text().splitlines()]
     for name in ("val_map", "val_recall", "robust_map", "robust_recall"):
@@ -86,6 +87,7 @@ def test_the_validation_scores_are_those_of_boxes(run):
     assert records[info["epoch"] - 1]["robust_map"] == max(saved)
 
 
+@pytest.mark.slow
 def test_clean_rows_hold_what_the_model_finds(judged, evaluated):
     output, true = judged
     rows = sorted_rows(evaluated, "none")
@@ -100,6 +102,7 @@ def test_clean_rows_hold_what_the_model_finds(judged, evaluated):
     np.testing.assert_allclose(matched.average_precision()[0], expected.values, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_rows_of_all_attacks_agree_with_their_criterion(evaluated):
     for label in LABELS:
         rows = sorted_rows(evaluated, label)
@@ -140,6 +143,7 @@ def test_panels_keep_boxes_and_draw_them(judged, evaluated):
         np.testing.assert_allclose(panel.clean_boxes[..., 1:], found.boxes, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_sweep_says_the_same_as_the_brute_force(run, evaluated, tmp_path):
     out = str(tmp_path / "sweep")
     words = ["sweep", "--runs", run[0], "--out", out, "--attacks", "pgd:num_steps=3"]

@@ -103,6 +103,7 @@ def _start(words):
     )
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_and_ends_the_same(evaluated, runs, tmp_path):
     out = str(tmp_path / "killed")
     words = [sys.executable, "-m", "advjax", "evaluate", "--runs", *runs, "--out", out, *EVALUATE]
@@ -176,6 +177,7 @@ def assert_same(rows, wanted):
             np.testing.assert_array_equal(rows[name], column, err_msg=name)
 
 
+@pytest.mark.slow
 def test_an_exhaustive_sweep_has_the_rows_of_the_evaluation(evaluated, runs, tmp_path):
     out = str(tmp_path / "exhaustive")
     assert main(["sweep", "--runs", *runs, "--out", out, *SWEEP, "--order", "exhaustive"]) == 0
@@ -219,6 +221,7 @@ def test_a_second_sweep_has_nothing_to_do(swept, runs, capsys):
     assert main(["sweep", "--runs", *runs, "--out", swept, *SWEEP, "--restarts", "2"]) == 1
 
 
+@pytest.mark.slow
 def test_rows_that_are_gone_are_computed_again_to_the_same_table(swept, runs, tmp_path):
     again = tmp_path / "again"
     shutil.copytree(swept, again)
@@ -231,6 +234,7 @@ def test_rows_that_are_gone_are_computed_again_to_the_same_table(swept, runs, tm
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_shards_are_one_sweep(swept, runs, tmp_path, capsys):
     out = str(tmp_path / "shards")
     for i in range(2):
@@ -268,6 +272,7 @@ def test_a_killed_sweep_goes_on_and_ends_the_same(swept, runs, tmp_path):
     assert_same(ordered(out), ordered(swept))
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_twenty_times_loses_and_doubles_nothing(runs, tmp_path):
     script = os.path.join(os.path.dirname(__file__), "kill.py")
     words = ["sweep", "--runs", *runs, "--out", "{out}", *SWEEP, "--seeds", "0", "1"]
@@ -290,6 +295,7 @@ def test_a_sweep_killed_twenty_times_loses_and_doubles_nothing(runs, tmp_path):
         assert report.summary_table(str(tmp_path / str(folder))) == table
 
 
+@pytest.mark.slow
 def test_models_that_are_swept_together_have_the_same_rows(swept, runs, tmp_path):
     out = str(tmp_path / "stacked")
     words = [*SWEEP, "--attacks", "pgd:num_steps=3", "--stack", "vmap"]
@@ -305,6 +311,7 @@ def test_models_that_are_swept_together_have_the_same_rows(swept, runs, tmp_path
     assert len(ordered(out)["eps"]) == len(b["eps"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["evaluate", "sweep"])
 def test_gradients_in_bfloat16_give_rows_judged_in_float32(command, runs, tmp_path, capsys):
     out = str(tmp_path / "out")

@@ -60,6 +60,7 @@ def evaluated(run, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_validation_scores_are_those_of_masks(run):
     with open(f"{run[0]}/metrics.jsonl") as file:
         last = file.readlines()[-1]
@@ -115,6 +116,7 @@ def test_the_report_speaks_of_masks(evaluated):
     assert figures["pgd-3", 32] <= figures["pgd-3", 8] <= figures["pgd-3", 0]
 
 
+@pytest.mark.slow
 def test_a_sweep_says_the_same_as_the_brute_force(run, evaluated, tmp_path):
     out = str(tmp_path / "sweep")
     words = ["sweep", "--runs", run[0], "--out", out, "--attacks", "pgd:num_steps=3"]

@@ -102,6 +102,7 @@ def test_a_leak_between_splits_is_said_once_and_is_not_sound(tmp_path, capsys, r
     assert "sound" not in said.out
 
 
+@pytest.mark.slow
 def test_data_check_says_what_it_checks(capsys):
     numbers = ["--num-train", "8", "--num-val", "4", "--num-test", "4", "--size", "16"]
     assert main(["data", "check", *numbers]) == 0

@@ -26,6 +26,7 @@ def test_all_off_is_the_identity():
     assert data.augment(jax.random.key(0), x, AugmentConfig()) is x
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("config", [ALL, EXACT, AugmentConfig(rotate_degrees=20.0)])
 def test_shape_range_and_change(config):
     x = images()

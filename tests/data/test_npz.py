@@ -307,6 +307,7 @@ def test_resize(load, channels):
     assert found.train.masks[0, :, 0].tolist() == [2, 2, 0, 0]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.data
 @pytest.mark.filterwarnings("ignore:.*group")
 @pytest.mark.parametrize(("name", "task", "classes", "shape"), REAL)

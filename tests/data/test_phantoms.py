@@ -41,6 +41,7 @@ def of_no_class(name, spec):
     return np.asarray(one.image), np.asarray(two.image)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", CLASSES)
 def test_shapes_ranges_and_targets(name):
     spec, found = spec_of(name), batch(name)
@@ -97,6 +98,7 @@ def test_polyps_and_their_masks():
     assert (area[views.target == 1] > 0.03).all()
 
 
+@pytest.mark.slow
 def test_boxes_of_artefacts():
     spec = spec_of("endoscopy", task="detection", difficulty=0.0)
     made = phantoms.make_many(jax.random.key(0), spec, N)
@@ -133,6 +135,7 @@ def test_deterministic_by_key(name):
     assert (other.image != raw.image).any()
 
 
+@pytest.mark.slow
 def test_one_image_is_the_same_alone_in_a_batch_and_in_chunks():
     key, spec = jax.random.key(0), spec_of("ct")
     many = phantoms.make_many(key, spec, N + 2)
@@ -148,12 +151,14 @@ def test_one_image_is_the_same_alone_in_a_batch_and_in_chunks():
     np.testing.assert_array_equal(one.mask, many.mask[N + 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_without_signal_and_texture_the_class_is_invisible(name):
     one, two = of_no_class(name, spec_of(name, signal=0.0, texture=0.0))
     np.testing.assert_allclose(one, two, atol=1e-6)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_evidence_is_far_larger_than_the_budgets(name):
     one, two = of_no_class(name, spec_of(name, texture=0.0))
@@ -226,6 +231,7 @@ def test_loading_phantoms():
     assert (found.test.images[:3] != found.val.images).any()
 
 
+@pytest.mark.slow
 def test_a_linear_model_does_not_solve_the_phantoms():
     config = DataConfig(size=16, num_train=1024, num_val=128, num_test=256)
     floor = data.ridge_floor(data.load(config))

@@ -169,6 +169,7 @@ def test_bad_targets(load, arrays, change, task, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("name", "values"), [("endoscopy", 2), ("fundus", 3)])
 def test_masks_of_phantoms_are_targets(name, values):
     config = DataConfig(

@@ -49,6 +49,7 @@ def attacked(classes, norm="linf", fn=logits, **options):
     return result, exact, budgets
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("classes", "norm", "names"),
     [
@@ -94,6 +95,7 @@ def test_what_is_returned_is_so():
     assert result.num_grads.max() <= 30 * (1 + 7 + 7) * len(budgets)
 
 
+@pytest.mark.slow
 def test_one_budget_and_several_agree():
     several, _, budgets = attacked(8)
     alone, _, _ = attacked(8, epsilons=None, eps=float(budgets[1]))
@@ -102,6 +104,7 @@ def test_one_budget_and_several_agree():
     np.testing.assert_array_equal(alone.robust, several.robust[1])
 
 
+@pytest.mark.slow
 def test_verdicts_do_not_depend_on_order_or_slots():
     result, _, budgets = attacked(8)
     x, y, w = problem(8)
@@ -140,6 +143,7 @@ def test_a_killed_evaluation_goes_on(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.num_grads, whole.num_grads)
 
 
+@pytest.mark.slow
 def test_random_models_are_judged_by_several_draws():
     def noisy(w, x, keys):
         noise = jax.vmap(lambda k, v: jax.random.normal(k, v.shape))(keys, x)
@@ -194,6 +198,7 @@ def test_labels_must_be_one_an_image():
         engine.autoattack(logits, w, x, y[:-1], norm="linf", eps=0.1, key=KEY)
 
 
+@pytest.mark.slow
 def test_restarts_count_as_a_sign_and_targets_do_not():
     # in l1 apgd-ce starts five times; the runs of apgd-t are about classes
     for norm, classes, counted in (("l1", 5, True), ("linf", 8, False)):

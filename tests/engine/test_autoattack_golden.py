@@ -25,6 +25,7 @@ def golden(golden_dir):
     return dict(np.load(golden_dir / "autoattack_ham10000_32.npz"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_robust_flags(golden, norm):
     names = sorted(key for key in golden if key.startswith(f"autoattack/{norm}/"))

@@ -57,6 +57,7 @@ def run(make_attack, features, params=PARAMS, **options):
     return engine.binarisation_test(make_attack, features, params, X, **options)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("features", "norm", "eps"),
     [(hidden, "linf", EPS), (hidden, "l2", 0.5), (logits, "linf", EPS)],
@@ -73,6 +74,7 @@ def test_an_honest_model_passes(features, norm, eps):
     assert not (found.solved & ~found.tested).any()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("masker", [0, 1, 2], ids=["quantised", "no derivative", "saturated"])
 def test_hidden_gradients_fail(masker):
     found = run(pgd, masked, {**PARAMS, "masker": masker})

@@ -56,11 +56,13 @@ def same(result, wanted, rows=slice(None)):
     np.testing.assert_array_equal(result.tables[0].verdict, wanted.tables[0].verdict[rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [8, 128])
 def test_slots(net, whole, slots):
     same(sweep(net, slots=slots), whole("search"))
 
 
+@pytest.mark.slow
 def test_order_and_company(net, whole):
     rows = np.random.default_rng(1).permutation(84)
     same(sweep(net, rows), whole("search"), rows)
@@ -68,11 +70,13 @@ def test_order_and_company(net, whole):
     same(sweep(net, rows[:41]), whole("search"), rows[:41])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 8])
 def test_devices(net, whole, devices):
     same(sweep(net, slots=8, mesh=data_mesh(devices)), whole("search"))
 
 
+@pytest.mark.slow
 def test_the_three_orders(whole):
     search, climb, everything = map(whole, engine.ORDERS)
     assert everything.tables[0].verdict.shape == (84, 1, 8)

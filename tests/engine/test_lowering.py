@@ -88,6 +88,7 @@ def test_sweep_and_training_lower_for_accelerators(platform):
     assert COLLECTIVE.search(exported(*summed(devices), platform))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("order", ORDERS)
 def test_devices_of_a_sweep_never_talk(order):
     program, arguments = swept(order, mesh.data_mesh(DEVICES))

@@ -46,6 +46,7 @@ def sweep(makers, **options):
     return engine.sweep(makers, W, X, Y, **{**given, **options})
 
 
+@pytest.mark.slow
 def test_one_run_tells_all_budgets():
     result = sweep(make_ddn, return_x_adv=True)
     # DDN comes within 1 %; an image at the edge of a budget may fall into the next one

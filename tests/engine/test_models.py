@@ -60,6 +60,7 @@ def same(found, alone):
         np.testing.assert_allclose(table.loss, other.loss, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", ["vmap", "map"])
 @pytest.mark.parametrize("order", ["search", "exhaustive"])
 def test_each_model_gets_what_it_gets_alone(stack, order):
@@ -76,6 +77,7 @@ def test_each_model_gets_what_it_gets_alone(stack, order):
     assert len(curves) == MODELS, "the models must differ, or nothing is tested"
 
 
+@pytest.mark.slow
 def test_cascades_devices_and_streaming():
     cascade = [make_mifgsm, make_pgd]
     found = engine.sweep_models(

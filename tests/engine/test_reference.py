@@ -36,6 +36,7 @@ def test_it_is_a_plain_run_of_every_row():
     assert not got.unconfirmed.any()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 64])
 def test_batch_size_does_not_matter(batch_size):
     whole, split = rows(), rows(batch_size=batch_size)
@@ -56,6 +57,26 @@ def test_uint8_images_are_pixels_over_255():
     a = engine.reference(make_attack, np.float32(1.0), bytes_, Y, 0.03, key=KEY)
     b = engine.reference(make_attack, np.float32(1.0), bytes_ / np.float32(255), Y, 0.03, key=KEY)
     np.testing.assert_array_equal(a.x_adv, b.x_adv)
+
+
+@pytest.mark.parametrize("run", ["reference", "sweep"])
+def test_verdicts_are_of_full_float32_and_attacks_of_what_the_device_likes(run):
+    seen = []
+
+    def make_attack(scale):
+        def logits(x):
+            seen.append(jax.config.jax_default_matmul_precision)
+            return scale * FN(x)
+
+        objective = attacks.from_logits(logits, loss=losses.cross_entropy)
+        return attacks.pgd(objective, threat.linf(), num_steps=2)
+
+    if run == "reference":
+        engine.reference(make_attack, np.float32(1.0), X, Y, 0.03, key=KEY)
+        assert seen[-1] == "highest"  # judged last
+    else:
+        engine.sweep(make_attack, np.float32(1.0), X, Y, epsilons=[0.03], key=KEY)
+    assert set(seen) == {None, "highest"}
 
 
 def test_clean_rows():

@@ -62,6 +62,7 @@ def hasty(monkeypatch):
     monkeypatch.setattr(_stage, "SECONDS", 0.0)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("stop_after", [1, 15, 39, 45])
 def test_a_killed_sweep_goes_on(hasty, tmp_path, stop_after):
     whole = call()

@@ -69,6 +69,7 @@ def test_exhaustive_is_the_reference_row_for_row():
     assert result.rows_useful == right.sum() * len(EPSILONS) * 24
 
 
+@pytest.mark.slow
 def test_a_climb_with_cycle_detection_has_the_verdicts_of_every_step():
     np.testing.assert_array_equal(swept("ascending").min_eps, swept("exhaustive").min_eps)
     climbed, exhaustive = swept("ascending").tables[0], swept("exhaustive").tables[0]
@@ -90,6 +91,7 @@ def test_search_finds_the_same_curve_for_less():
     assert swept("search").rows_useful < swept("ascending").rows_useful
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("order", engine.ORDERS)
 def test_linear_models_break_at_the_closed_form(norm, order):
@@ -116,6 +118,7 @@ def test_linear_models_break_at_the_closed_form(norm, order):
     assert (result.min_eps == expected).mean() > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -192,6 +195,7 @@ def test_images_at_the_smallest_budget(order):
     np.testing.assert_array_equal(broken, np.isfinite(result.min_eps))
 
 
+@pytest.mark.slow
 def test_success_that_does_not_survive_rounding_is_not_counted():
     result = sweep(quantise=8, return_x_adv=True, epsilons=np.arange(1, 17) / 510)
     whole = sweep(epsilons=np.arange(1, 17) / 510)
@@ -205,6 +209,7 @@ def test_success_that_does_not_survive_rounding_is_not_counted():
     assert not (result.min_eps == 1 / 510).any()
 
 
+@pytest.mark.slow
 def test_restarts_break_more_and_no_order_loses_them():
     once = swept("ascending")
     climbed = sweep(order="ascending", restarts=3)
@@ -218,6 +223,7 @@ def make_fgsm(params):
     return attacks.fgsm(objective, threat.linf())
 
 
+@pytest.mark.slow
 def test_a_cascade_spares_what_the_cheap_attack_solved():
     both = sweep([make_fgsm, make_pgd])
     fgsm = sweep(make_fgsm)
@@ -282,6 +288,7 @@ def test_models_that_return_nan_are_not_called_robust():
     assert (result.robust_accuracy == 0).all()
 
 
+@pytest.mark.slow
 def test_targeted_and_multi_label():
     wanted = (Y + 1) % CLASSES
 
@@ -310,6 +317,7 @@ def test_targeted_and_multi_label():
             np.testing.assert_array_equal(solved[known], rows.success[known])
 
 
+@pytest.mark.slow
 def test_float64(x64):
     params = jax.tree.map(lambda leaf: leaf.astype(np.float64), PARAMS)
     x = X / 255.0 * (1 - 1e-9)
@@ -392,6 +400,7 @@ def test_labels_and_ids_that_make_no_sense_are_refused():
         sweep(ids=np.arange(N) + 2**32)
 
 
+@pytest.mark.slow
 def test_reference_and_sweep_agree_on_outputs_that_are_not_finite():
     def make(params):
         def poisoned(x):

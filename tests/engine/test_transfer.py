@@ -58,6 +58,7 @@ def check(params, result, x_adv, **options):
     return engine.transfer_check(make_attack, params, X, Y, result, x_adv, key=KEY, **options)
 
 
+@pytest.mark.slow
 def test_the_budgets_are_those_at_which_the_images_were_made(results):
     """Against a sweep that found nothing, the model's own images break all that it broke."""
     result = results["plain"]

@@ -94,6 +94,7 @@ def test_saturated_losses_are_found():
     assert found["loss_not_rising"].verdict == "unreliable"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("fn", "random"), [(dropped, True), (batch_statistics, False)])
 def test_random_outputs_are_found(fn, random):
     _, found = flags(fn, randomised=random)
@@ -169,6 +170,7 @@ def test_shares_become_verdicts():
     assert added == {"a": (4, 6), "b": (0, 1)}
 
 
+@pytest.mark.slow
 def test_what_only_a_black_box_finds_is_a_sign():
     """Gradients of zero, and an attack that needs none."""
 

@@ -202,6 +202,7 @@ def test_label_margin():
         losses.label_margin([4])(logits, labels)
 
 
+@pytest.mark.slow
 def test_a_targeted_attack_on_a_chosen_finding_moves_that_finding():
     weights = jnp.asarray(RNG.normal(size=(12, 4)), jnp.float32)
     x = jnp.full((1, 12), 0.5)

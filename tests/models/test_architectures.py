@@ -76,6 +76,7 @@ def program(name):
     return both
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", MADE)
 def test_contract(name, short):
     model, variables = made(name)
@@ -93,6 +94,7 @@ def test_contract(name, short):
     chex.assert_trees_all_equal_shapes_and_dtypes(variables | updates, variables)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", TRAINED)
 def test_training_moves_every_statistic_and_drops_by_its_key(name, short):
     model, variables = made(name)
@@ -106,6 +108,7 @@ def test_training_moves_every_statistic_and_drops_by_its_key(name, short):
     assert all(jax.tree.leaves(same)) == (name not in WITH_DROPOUT)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["densenet121", "centernet"])
 def test_rows_have_the_same_bits_in_every_batch(name, short):
     _, variables = made(name)
@@ -125,6 +128,7 @@ def shapes_of(model, *shape, train=False):
     return variables, jax.tree.map(lambda a: a.shape, output[0] if train else output)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("name", "options", "classes", "size", "parameters"),
     [  # as published with torchvision, and the usual variants for small images
@@ -145,6 +149,7 @@ def test_parameter_counts_are_the_published_ones(name, options, classes, size, p
     assert output == ((1, size, size, classes) if name == "unet" else (1, classes))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", sorted(set(models.ZOO) - {"small_cnn", "resnet34", "resnet50"}))
 def test_any_size_and_channels(name):
     cases = (("cifar", (1, 3), False), ("imagenet", (75, 80), True))
@@ -194,6 +199,7 @@ def test_inception_says_what_is_too_small():
         model.init(jax.random.key(0), jnp.zeros((1, 74, 99, 3)))
 
 
+@pytest.mark.slow
 def test_the_auxiliary_logits_come_where_they_are_asked_for():
     model = models.inception_v3(5, width=4)
     x = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)

@@ -40,6 +40,7 @@ def compiled(name):
     return jax.jit(logits_and_gradient(made(name)[0]))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", zoo.ZOO)
 def test_contract(name):
     model, variables = made(name)
@@ -67,6 +68,7 @@ def test_contract(name):
         np.testing.assert_array_equal(by_row, logits)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", zoo.QUICK)
 def test_start_depends_on_the_key_alone(name):
     model, variables = made(name)
@@ -80,6 +82,7 @@ def test_start_depends_on_the_key_alone(name):
         )
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", zoo.QUICK)
 def test_training_mode_returns_what_changed(name):
     model, variables = made(name)
@@ -102,6 +105,7 @@ def test_training_mode_returns_what_changed(name):
     assert bool((other != logits).any()) == (name in zoo.WITH_DROPOUT)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "resnet18-imagenet", "from_fn"])
 def test_rows_have_the_same_bits_in_every_batch(name):
     _, variables = made(name)
@@ -113,6 +117,7 @@ def test_rows_have_the_same_bits_in_every_batch(name):
             np.testing.assert_array_equal(part, full[:size], err_msg=f"{size} rows at once")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "from_linen", "from_nnx"])
 def test_gradients_of_single_examples_under_vmap(name):
     _, variables = made(name)
@@ -129,6 +134,7 @@ def test_gradients_of_single_examples_under_vmap(name):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["resnet18", "small_cnn", "from_linen", "from_nnx"])
 def test_gradients_on_eight_devices(name):
     _, variables = made(name)
@@ -153,6 +159,7 @@ def test_ensembles_under_vmap_over_parameters():
         np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_float64(x64):
     for name in ("small_cnn", "from_linen", "from_nnx"):
         _, variables = made(name)
@@ -163,6 +170,7 @@ def test_float64(x64):
         np.testing.assert_allclose(logits, single, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_ours_and_lax_make_the_same_network():
     model, variables = made("resnet18-imagenet")
     f = compiled("resnet18-imagenet")
@@ -176,6 +184,7 @@ def test_ours_and_lax_make_the_same_network():
     chex.assert_tree_all_finite(tangent)
 
 
+@pytest.mark.slow
 def test_batch_norm_averages_over_the_axis_of_pmap():
     model = models.small_cnn(zoo.CLASSES, width=4, axis_name="batch")
     _, variables = made("small_cnn")

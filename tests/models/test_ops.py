@@ -90,12 +90,14 @@ def pair(op, strides, padding, dilation, groups=1):
     )
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("image", "kernel", "strides", "padding", "dilation"), CONVS)
 def test_conv_equals_lax(image, kernel, strides, padding, dilation):
     x, w = normal(0, 3, *image, 2), normal(1, *kernel, 2, 4)
     check(*pair(models.conv, strides, padding, dilation), x, w, 2e-6)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("case", CONVS[::9], ids=str)
 def test_conv_equals_lax_in_float64(case, x64):
     image, kernel, *rule = case
@@ -140,6 +142,7 @@ def test_conv_of_one_spatial_axis_goes_to_lax():
 RULE = ((2, 1), ((1, 2), (0, 1)), (1, 2))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 4), (3, 3), (7, 7)])
 @pytest.mark.parametrize("channels", [(16, 16), (64, 128)])
 def test_a_row_of_conv_has_the_same_bits_in_every_batch(size, channels):
@@ -226,6 +229,7 @@ DEPTHWISE = [
 ]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("kernel", "strides", "padding", "dilation", "multiplier"), DEPTHWISE)
 def test_depthwise_conv_equals_lax(kernel, strides, padding, dilation, multiplier):
     x, w = normal(0, 2, 8, 7, 3), normal(1, *kernel, 1, 3 * multiplier)
@@ -260,6 +264,7 @@ def pools(window, strides, padding):
     )
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("case", POOLS, ids=str)
 @pytest.mark.parametrize("ties", [False, True])
 def test_max_pool_equals_lax(case, ties):

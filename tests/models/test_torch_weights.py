@@ -60,6 +60,7 @@ COUNTS = {
 }  # fmt: skip
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("key", NAMES, ids=lambda key: f"{key[0]}-{key[1]}")
 def test_names_are_the_published_ones_and_sizes_follow_from_shapes(key):
     name, number = key
@@ -100,6 +101,7 @@ def test_wrappers_and_prefixes_are_seen_through(wide, wrap):
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
+@pytest.mark.slow
 def test_old_names_of_chexnet():
     state = state_of("densenet121", {"width": 4, "stem": "imagenet"}, classes=14)[0]
     want = models.load_torch("densenet121", state)[1]

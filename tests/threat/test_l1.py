@@ -34,6 +34,7 @@ def points(rows, shape, spread, seed=0):
     return x0, x0 + rng.normal(size=(rows, *shape)) * spread
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("spread", [0.01, 1.0, 100.0])
 def test_l1_projection_is_the_one_of_bisection(spread, x64):
     x0, x = points(40, (37,), spread)

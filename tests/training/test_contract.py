@@ -14,6 +14,7 @@ MASKED = ("distillation", "gradient", "hat", "trades")
 BOXED = ("fast", "free", "gradient", "mixed", "mpadvt", "pgd", "standard")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("name", "task"),
     [(n, t) for n in NAMES for t in ("single", "multi")]

@@ -174,6 +174,7 @@ def test_trades_without_its_weight_is_clean_training(task):
     _same(found, _result("standard", task))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_hat_without_its_helper_is_trades(task):
     """Loss, gradient, and the statistics, which helper examples never move."""
@@ -181,6 +182,7 @@ def test_hat_without_its_helper_is_trades(task):
     _same(found, _result("trades", task, beta=2.0, batch_norm_update="both"))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_maadvt_with_fixed_budgets_is_mart(task):
     """Four steps of 0.007 for every row."""
@@ -347,6 +349,7 @@ def test_rows_of_mpadvt_keep_to_their_own_budget_and_steps():
     np.testing.assert_array_equal(views[untouched], batch.image[untouched])
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["mpadvt", "maadvt"])
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_one_trace_serves_all_draws_and_ranges(name, task):
@@ -506,6 +509,7 @@ def test_the_gradient_penalty_of_a_linear_model_in_closed_form():
     np.testing.assert_allclose(found[1], wanted[1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_gradient_penalty_differentiates_the_networks_of_the_zoo_twice(x64):
     """Their own rules for convolutions and pooling: against finite differences of the penalty."""
     model = models.small_cnn(num_classes=3, width=2)

@@ -167,6 +167,7 @@ def test_a_finished_run_has_nothing_to_do(run, finished, tiny, tmp_path, capsys)
     chex.assert_trees_all_equal(_leaves(tmp_path / "run"), before)
 
 
+@pytest.mark.slow
 def test_programs_are_traced_once(make, tiny, tmp_path):
     """One training step, one evaluation, one attack, whatever the number of epochs."""
     _train(make("one", epochs=1))
@@ -328,6 +329,7 @@ def test_checkpoints_before_a_bad_loss_are_intact(make, tiny, tmp_path, monkeypa
     assert info["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_with_one_error(make, tiny, tmp_path, monkeypatch):
     config = make("run")
     save = checkpoint.ocp.CheckpointManager.save
@@ -361,6 +363,7 @@ def test_a_model_comes_back(run, finished, tmp_path, which):
     assert found == record["val_accuracy"]
 
 
+@pytest.mark.slow
 def test_two_devices_train_as_one(make, tiny, tmp_path):
     one = _train(make("one", epochs=1))
     two = _train(make("two", epochs=1, devices=2))

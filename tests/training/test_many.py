@@ -56,6 +56,7 @@ def _same_runs(a, b):
                 np.testing.assert_allclose(one[name], two[name], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_stack_of_runs_equals_single_ones(make, tmp_path):
     """Seeds, budgets, weights and rates at once, each against a run of its own."""
     config = make("many", method="trades")
@@ -212,6 +213,7 @@ def test_lists_of_the_command_line():
             split_lists(words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["hat", "distillation"])
 def test_the_other_model_is_trained_first_or_taken_from_its_run(make, tmp_path, method, capsys):
     config = make("run", method=method)
@@ -278,6 +280,7 @@ def test_catastrophic_overfitting_can_stop_a_run_for_good(make, monkeypatch, tmp
     training.restore_model(tmp_path / "run", "latest")
 
 
+@pytest.mark.slow
 def test_the_probe_is_the_accuracy_under_five_steps(make, monkeypatch, tmp_path):
     """Against `predict_attacked` on all validation images, and only for one-step methods."""
     config = make("run", method="fast", epochs=1, ema=None, val_eps=0.02,

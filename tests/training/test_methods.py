@@ -70,6 +70,7 @@ def test_standard_is_the_mean_loss_of_clean_images():
     assert aux.metrics["loss"].shape == (16,)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("mode", ["eval", "batch"])
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
 def test_adversarial_methods_descend_the_loss_of_attacked_images(name, mode):
@@ -87,6 +88,7 @@ def test_the_two_attack_modes_differ():
     assert abs(float(evaluated) - float(batched)) > 1e-4
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "mixed"])
 @pytest.mark.parametrize("update", ["clean", "adversarial", "both"])
 def test_each_policy_updates_the_statistics_that_it_names(name, update):
@@ -199,6 +201,7 @@ def test_unknown_labels_are_left_out_of_loss_and_accuracy():
     np.testing.assert_allclose(np.mean(aux.metrics["accuracy"]), right, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_budgets_are_traced():
     model, batch = tiny_model(), make_batch()
     params, state = _variables(model)

@@ -49,6 +49,7 @@ def _close(a, b, atol=1e-5):
     chex.assert_trees_all_close(a, b, atol=atol, rtol=0)
 
 
+@pytest.mark.slow
 class StepVariants(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters("standard", "pgd")
@@ -60,6 +61,7 @@ class StepVariants(chex.TestCase):
         _close(metrics, wanted_metrics, atol=1e-4)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("name", "task"), [*((name, "single") for name in sorted(methods.METHODS)), ("pgd", "multi")]
 )
@@ -122,6 +124,7 @@ def test_content_of_padding_rows_never_matters():
     chex.assert_trees_all_equal(a, b)
 
 
+@pytest.mark.slow
 def test_vmap_over_seeds_and_learning_rates_equals_separate_runs():
     seeds, rates = [3, 4, 5], [0.05, 0.1, 0.4]
     model, method = tiny_model(), _method("pgd")
@@ -156,6 +159,7 @@ def test_learning_rates_seeds_and_budgets_need_no_new_trace():
         _run(step, state, _batches(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eval", "batch"])
 def test_pmap_with_an_axis_name_equals_one_device(mode):
     """Gradients, metrics and the statistics of batch-norm are those of the whole batch."""
