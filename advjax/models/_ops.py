@@ -22,6 +22,7 @@ import numpy as np
 from jax import lax
 
 from advjax import mesh
+from advjax.models._depthwise import depthwise_rule, tap
 from advjax.models._patches import Geometry, patches_conv
 
 Array = jax.Array
@@ -124,11 +125,13 @@ def _row_exact_conv(x: Array, w: Array, geometry: Geometry) -> Array:
     sizes = _sizes_out(spread, w.shape[:2], *rules)
     pixels = sizes[0] * sizes[1]
     wanted = min(_FEW_EXAMPLES, -(-_FEW_PIXELS // pixels))
-    if pixels <= _TINY:
+    # measured: XLA's convolution takes 1.3 to 2.3 times as long as the product that a 1x1 kernel is
+    product = pixels <= _TINY or w.shape[:2] == (1, 1)
+    if product:
         wanted = -(-_FEW_ROWS // pixels)
     if count < wanted:
         x = lax.pad(x, x.dtype.type(0), [(0, wanted - count, 0), *[(0, 0, 0)] * 3])
-    if pixels <= _TINY:
+    if product:
         return patches_conv(x, w, geometry, sizes)[:count]
     return _plain_conv(x, w, geometry)[:count]
 
@@ -149,20 +152,9 @@ def _conv_bwd(geometry: Geometry, saved: tuple[Array, Array], g: Array) -> tuple
     # The two transposes of lax, with the kernel flipped and the axes swapped by hand, so that
     # every convolution reads NHWC and HWIO. XLA removes the one that nobody asks for.
     x, w = saved
-    strides, pads, lhs_dilation, rhs_dilation, precision, _ = geometry
-    pads_x, pads_w = [], []
-    for i in (0, 1):
-        reach = (w.shape[i] - 1) * rhs_dilation[i] + 1
-        spread_x = (x.shape[i + 1] - 1) * lhs_dilation[i] + 1
-        spread_g = (g.shape[i + 1] - 1) * strides[i] + 1
-        low = pads[i][0]
-        high = reach - 1 + spread_g - spread_x - low
-        pads_x.append((reach - 1 - low, reach - 1 - high))
-        pads_w.append((low, high))
-    for_x = Geometry(lhs_dilation, tuple(pads_x), strides, rhs_dilation, precision)
+    for_x, for_w = geometry.transposes(x.shape[1:3], w.shape[:2], g.shape[1:3])
     dx = conv_rule(g, lax.rev(w, (0, 1)).swapaxes(2, 3), for_x)
     # Here the rows are channels and the sum runs over the batch.
-    for_w = Geometry(rhs_dilation, tuple(pads_w), lhs_dilation, strides, precision, False)
     dw = conv_rule(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), for_w)
     return dx, dw.transpose(1, 2, 0, 3)
 
@@ -259,11 +251,6 @@ def conv(
     return conv_rule(lhs, rhs, Geometry(strides, pads, (1, 1), dilation, precision))
 
 
-def _tap(x: Array, axis: int, start: int, size: int, stride: int) -> Array:
-    """Return `size` entries of one axis from `start` on, `stride` apart."""
-    return lax.slice_in_dim(x, start, start + (size - 1) * stride + 1, stride, axis)
-
-
 def depthwise_conv(
     lhs: Array,
     rhs: Array,
@@ -325,15 +312,10 @@ def depthwise_conv(
             precision=precision,
             **more,
         )
-    x = lax.pad(lhs, lhs.dtype.type(0), [(0, 0, 0), *((a, b, 0) for a, b in pads), (0, 0, 0)])
-    x = jnp.repeat(x, rhs.shape[3] // lhs.shape[3], axis=3)
-    total = jnp.zeros((), lhs.dtype)
-    for i in range(rhs.shape[0]):
-        rows = _tap(x, 1, i * dilation[0], sizes[0], strides[0])
-        for j in range(rhs.shape[1]):
-            view = _tap(rows, 2, j * dilation[1], sizes[1], strides[1])
-            total = total + view * rhs[i, j, 0]
-    return total
+    x = jnp.repeat(lhs, rhs.shape[3] // lhs.shape[3], axis=3)
+    axes = mesh.varying_axes(x) | mesh.varying_axes(rhs)
+    x, rhs = mesh.vary(x, axes), mesh.vary(rhs, axes)
+    return depthwise_rule(x, rhs, Geometry(strides, pads, (1, 1), dilation, precision))
 
 
 def max_pool(
@@ -377,9 +359,9 @@ def max_pool(
     for i in reversed(range(len(window))):
         axis = first + i
         size = (x.shape[axis] - window[i]) // steps[i] + 1
-        best = _tap(x, axis, 0, size, steps[i])
+        best = tap(x, axis, 0, size, steps[i])
         for k in range(1, window[i]):
-            view = _tap(x, axis, k, size, steps[i])
+            view = tap(x, axis, k, size, steps[i])
             best = jnp.where((view > best) | (view != view), view, best)
         x = best
     return x

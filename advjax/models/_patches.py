@@ -20,6 +20,28 @@ class Geometry(NamedTuple):
     precision: Any
     row_exact: bool = True
 
+    def transposes(
+        self, image: tuple[int, ...], window: tuple[int, ...], output: tuple[int, ...]
+    ) -> tuple["Geometry", "Geometry"]:
+        """Return the geometries that give the gradients of image and kernel, from their sizes.
+
+        The first is of a convolution of the output's gradient with the flipped kernel, the second
+        of one of the image with that gradient.
+        """
+        strides, pads, lhs_dilation, rhs_dilation, precision, _ = self
+        pads_x, pads_w = [], []
+        for i in (0, 1):
+            reach = (window[i] - 1) * rhs_dilation[i] + 1
+            spread_x = (image[i] - 1) * lhs_dilation[i] + 1
+            spread_g = (output[i] - 1) * strides[i] + 1
+            low = pads[i][0]
+            high = reach - 1 + spread_g - spread_x - low
+            pads_x.append((reach - 1 - low, reach - 1 - high))
+            pads_w.append((low, high))
+        for_x = Geometry(lhs_dilation, tuple(pads_x), strides, rhs_dilation, precision)
+        for_w = Geometry(rhs_dilation, tuple(pads_w), lhs_dilation, strides, precision, False)
+        return for_x, for_w
+
 
 def patches_conv(x: Array, w: Array, geometry: Geometry, sizes: tuple[int, ...]) -> Array:
     """Convolve by a matrix product with the patches, which are few where the output is tiny.
