@@ -46,12 +46,10 @@ def fab(
 
     The kind of the target decides: labels `[B]` give FAB, in which a step costs a backward pass
     for each other class. The pair `(labels [B], classes [B])` gives FAB-T: the boundary of that
-    one class, one backward pass a step; a success is still any point that the criterion calls one:
+    one class, one backward pass a step; a success is still any point that the criterion calls one,
+    by default any other class than the label:
 
-        objective = attacks.from_logits(
-            fn, loss=lambda output, target: losses.cross_entropy(output, target[0]),
-            criterion=lambda output, target: criteria.misclassified(output, target[0]),
-        )
+        objective = attacks.from_logits(fn, loss=losses.cross_entropy)
         result = attacks.run(attacks.fab(objective, ball), key, x, (y, classes), jnp.inf)
 
     Either way a step costs two forward passes: the iterate is judged, then linearised.

@@ -47,6 +47,11 @@ class Cell:
         )["example_id"]
         return np.flatnonzero(~np.isin(np.asarray(subject.split.ids), found))
 
+    def concluded(self) -> bool:
+        """Whether costs and doubts are stored, which is the last thing that a sweep does."""
+        cost = self.rows.manifest.get("extra", {}).get("cost", {})
+        return self.label in cost.get(self.job.subject.name, {})
+
     def take(self, finished: Finished, examples: np.ndarray) -> None:
         """Keep what finished runs ended with."""
         at = (examples, finished.restart, finished.budget)
@@ -81,12 +86,14 @@ class Cell:
             "seconds": seconds,
         }
         cost[name][self.label] = {k: mine.get(k, 0) + v for k, v in more.items()}
-        trust = [line for line in extra.get("trust", []) if line[:2] != [name, self.label]]
-        trust += [
+        found = [
             [name, self.label, flag.verdict, flag.name, flag.text]
             for flag in result.trust.flags
             if flag.verdict != "ok"
         ]
+        # what was found on images that are not attacked again still stands
+        again = [[name, self.label, line[3]] for line in found]
+        trust = [e for e in extra.get("trust", []) if [e[0], e[1], e[3]] not in again] + found
         self.rows.write_manifest(extra={"cost": cost, "trust": trust})
         if self.config.panels and self.images:
             self._write_panel()

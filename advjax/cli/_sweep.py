@@ -33,6 +33,9 @@ them (`evaluated` is false where a verdict follows from another), then curves an
 whose rows are stored are not attacked again, so that a killed sweep goes on with the same command.
 Every image gets its verdict by itself: slots, devices and shards change nothing."""
 
+# stored images that a sweep looks at once more where it was killed before it had its doubts
+SEEN_AGAIN = 32
+
 
 def sweep(argv: list[str]) -> None:
     """Run `advjax sweep`."""
@@ -149,7 +152,7 @@ def _run(config: SweepConfig, rows: Store, subjects: list[Subject], mesh: Any) -
                 swept += run_autoattack(config, rows, job, _label(job, seed), key, mesh)
                 continue
             cell = Cell(rows, job, _label(job, seed), config, clean[subject.name])
-            if len(cell.missing()):
+            if len(cell.missing()) or not cell.concluded():
                 wanted.append(cell)
         number += len(group)
         if wanted:
@@ -192,10 +195,17 @@ def _clean(config: SweepConfig, rows: Store, job: Job) -> Clean:
 def _sweep_cells(
     config: SweepConfig, cells: list[Cell], key: jax.Array, mesh: Any, title: str
 ) -> None:
-    """Attack the images that lack rows, and store their rows as they are decided."""
+    """Attack the images that lack rows, and store their rows as they are decided.
+
+    A sweep that was killed on the way attacks some of the stored images again, so that doubts and
+    panels are not about the few images that were left.
+    """
     stack = config.stack if config.stack in ("vmap", "map") else None
     lacking = [cell.missing() for cell in cells]
     todo = np.unique(np.concatenate(lacking))
+    if not all(cell.concluded() for cell in cells):
+        last = len(cells[0].job.subject.split) - 1
+        todo = np.union1d(todo, np.linspace(0, last, min(last + 1, SEEN_AGAIN)).astype(int))
     split, job = cells[0].job.subject.split.select(todo), cells[0].job
     started = time.monotonic()
     with tqdm(total=len(todo) * len(cells), unit="image", desc=title) as bar:

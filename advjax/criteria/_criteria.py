@@ -19,6 +19,12 @@ _SHAPES = (
 def _split(logits: Array, label: Array) -> tuple[Array, Array, Array]:
     """Return the logit of the label, the best other logit, and whether all is well-defined."""
     chex.assert_rank([logits, label], [1, 0], custom_message=_SHAPES)
+    if logits.shape[0] == 1:
+        raise ValueError(
+            "criterion: a model with one output has no other class to fall into; return [B, 2] "
+            "(for a single logit z: [0, z]), or say what counts as success: "
+            "from_logits(..., criterion=...)"
+        )
     hot = jnp.arange(logits.shape[0]) == label
     own = jnp.sum(jnp.where(hot, logits, 0))
     other = jnp.max(jnp.where(hot, -jnp.inf, logits))
@@ -121,13 +127,16 @@ def default(output: Output, target: Target) -> Array:
     """Untargeted success by the kind of the task.
 
     `misclassified` for a label `[]`, `any_flipped` for labels `[K]`, `dice_below(0.5)` for a mask
-    `[H, W]` and logits `[H, W, K]`, `detections_missed(0.5)` for the maps of a detector.
+    `[H, W]` and logits `[H, W, K]`, `detections_missed(0.5)` for the maps of a detector. Of a pair
+    `(label [], class [])`, as targeted losses take it, the label counts: success is "not y".
 
     Raises:
       ValueError: the target is another one.
     """
     if boxes.is_maps(output):
         return detections_missed()(output, target)
+    if isinstance(target, tuple) and [getattr(t, "ndim", -1) for t in target] == [0, 0]:
+        target = target[0]
     return _by_rank(output, target, (misclassified, any_flipped, dice_below()))
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -152,7 +153,6 @@ def autoattack(
         )
     outputs = _outputs(_maker(model, "apgd-ce"), params, x, labels, key, ids)
     classes = outputs.shape[1]
-    _check_labels(labels, classes)
     members, notes = _members(model, version, min(num_targets, classes - 1), classes)
     options = _sweep.Options(
         epsilons=budgets, key=key, restarts=[member.runs for member in members], slots=slots,
@@ -222,11 +222,16 @@ def _outputs(
 ) -> np.ndarray:
     """Return the logits `[N, C]` of the clean images, which rank the target classes."""
     pairs = labels, np.zeros_like(labels)
-    output, _, _ = evaluate_clean(make_attack, params, np.asarray(x), pairs, key=key, ids=ids)
-    if getattr(output, "ndim", 0) != 2:
+    shape = jax.eval_shape(
+        lambda params, images, keys: make_attack(params).spec.objective.apply(images, keys),
+        params, np.zeros((1, *np.shape(x)[1:]), np.float32), jax.random.split(key, 1),
+    )  # fmt: skip
+    if getattr(shape, "ndim", 0) != 2:
         raise ValueError(
-            f"logits_fn: must return one array of logits [B, C], got {np.shape(output)}"
+            f"logits_fn: must return one array of logits [B, C], got {np.shape(shape)}"
         )
+    _check_labels(labels, shape.shape[1])
+    output, _, _ = evaluate_clean(make_attack, params, np.asarray(x), pairs, key=key, ids=ids)
     return np.asarray(output)
 
 

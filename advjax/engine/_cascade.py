@@ -154,6 +154,11 @@ def build(
     makers = [make_attack] if callable(make_attack) else list(make_attack)
     if not makers:
         raise ValueError("make_attack: name at least one attack")
+    if isinstance(make_attack, Attack) or any(isinstance(make, Attack) for make in makers):
+        raise ValueError(
+            "make_attack: pass the function that builds the attack from the parameters, "
+            "`lambda params: attacks.pgd(...)`, not an attack"
+        )
     attacks = [make(params) for make in makers]
     if any(attack.spec.ball.rows is not None for attack in attacks):
         raise ValueError(

@@ -35,7 +35,8 @@ def check_examples(x: Any, y: PyTree, ids: Any, bounds: tuple[Any, Any]) -> Exam
     if images.dtype.kind == "f":
         # float64 where JAX has it
         images = images.astype(jax.dtypes.canonicalize_dtype(images.dtype))
-    if isinstance(y, list | tuple) and all(np.ndim(label) == 0 for label in y):
+    plain = isinstance(y, list | tuple) and all(np.ndim(label) == 0 for label in y)
+    if plain or (isinstance(y, list) and all(isinstance(row, list) for row in y)):
         y = np.asarray(y)
     targets = jax.tree.map(np.asarray, y)
     identities = np.arange(len(images)) if ids is None else np.asarray(ids)
@@ -54,6 +55,11 @@ def check_examples(x: Any, y: PyTree, ids: Any, bounds: tuple[Any, Any]) -> Exam
         raise ValueError(f"ids: must fit into 32 bits, got {abs(identities).max()}")
     if len(np.unique(identities)) < len(identities):
         raise ValueError("ids: must be unique, since an example's randomness comes from its id")
+    if images.dtype == np.uint8 and np.max(np.asarray(bounds[1])) >= 255:
+        raise ValueError(
+            "x: uint8 images stand for k / 255, but the bounds of the ball go up to 255; pass "
+            "floats, or keep the bounds (0, 1) and let the model divide nothing"
+        )
     if images.dtype != np.uint8:
         _check_pixels(images, bounds)
         images = _as_uint8(images)
@@ -159,6 +165,9 @@ def check_settings(
     Raises:
       ValueError: one of them makes no sense.
     """
+    for name, value in (("restarts", restarts), ("slots", 1 if slots is None else slots)):
+        if value != int(value):
+            raise ValueError(f"{name}: must be an integer, got {value}")
     if order not in ORDERS:
         raise ValueError(f"order: {order!r} is unknown; known: {', '.join(ORDERS)}")
     if restarts < 1:

@@ -286,7 +286,9 @@ def _write(
     verdict = jnp.where(run.success, Verdict.CLAIMED, Verdict.FAILED).astype(jnp.int8)
     spent = Status.OK if work.order == "exhaustive" else Status.EXHAUSTED
     lost = jnp.where(cycled, Status.CYCLED, spent).astype(jnp.int8)
-    status = jnp.where(run.success, run.status, jnp.maximum(run.status, lost))
+    # a gradient that is no number says more than how the run ended
+    lost = jnp.where(run.status == Status.NON_FINITE, run.status, jnp.maximum(run.status, lost))
+    status = jnp.where(run.success, run.status, lost)
     steps, grads, queries = jnp.minimum(run.step, work.num_steps), run.num_grads, run.num_queries
     if not work.lockstep:
         # the one more tick that judges the last iterate is no move

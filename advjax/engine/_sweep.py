@@ -1,6 +1,7 @@
 """Whole robustness curves in one program: the smallest budget that breaks each example."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -201,9 +202,9 @@ def run(
     one = params if models == 1 else jax.tree.map(lambda leaf: leaf[0], params)
     makers, attacks = _cascade.build(make_attack, one)
     restarts = options.restarts
-    each = [int(n) for n in np.broadcast_to(restarts, len(makers))]
-    for count in each:
+    for count in np.broadcast_to(restarts, len(makers)):
         check_settings(options.order, count, options.slots, options.quantise, options.warm_start)
+    each = [int(n) for n in np.broadcast_to(restarts, len(makers))]
     examples = check_examples(x, y, options.ids, attacks[0].spec.ball.bounds)
     total = len(examples.images)
     mine, mesh, alone = _processes.share(total, options.mesh)
@@ -265,7 +266,8 @@ def _settings(
 def _ledger(work: Work, options: Options, key: Array) -> Ledger:
     """Open the folder of a sweep that can be resumed.
 
-    A model is known by its parameters and by what it answers; of an attack its step size is not.
+    A model is known by its parameters and by what it answers, an attack by the program of its start
+    and of one step, in which every option of its maker is a number.
     """
     from advjax.store import fingerprint
 
@@ -280,6 +282,7 @@ def _ledger(work: Work, options: Options, key: Array) -> Ledger:
         "attacks": [[spec.name, spec.num_steps, spec.keep, spec.ball.name] for spec in specs],
         "bounds": [[np.asarray(b).tolist() for b in spec.ball.bounds] for spec in specs],
         "model": _answers(work, key),
+        "steps": _programs(work, key),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "params": fingerprint(jax.tree.leaves(work.params)),
         "x": fingerprint(work.part.images),
@@ -316,3 +319,42 @@ def _answers(work: Work, key: Array) -> list[list[str]]:
             leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.jit(answers)(one)]
             found.append([f"{value:.2e}" for value in np.concatenate(leaves)[:64]])
     return found
+
+
+def _programs(work: Work, key: Array) -> list[str]:
+    """Return a digest of what each attack computes; nothing is compiled for it."""
+    from advjax.store import fingerprint
+
+    few = jax.tree.map(lambda leaf: leaf[:1], work.part)
+    one = work.params
+    if work.settings[0].models > 1:
+        one = jax.tree.map(lambda leaf: leaf[0], work.params)
+    digests = []
+    for make_attack, settings in zip(work.makers, work.settings, strict=True):
+        targets = jax.tree.map(jnp.asarray, few.targets)
+        target = settings.target(targets, jnp.zeros(1, jnp.int32))
+
+        def start_and_step(
+            params: PyTree, images: Array, keys: Array, target: PyTree, eps: Array,
+            make_attack: MakeAttack = make_attack,
+        ) -> Any:  # fmt: skip
+            attack = make_attack(params)
+            state = attack.init(keys, images, target, eps)
+            return attack.step(state, images, target, eps, False)
+
+        images = _state.pixels(jnp.asarray(few.images))
+        eps = jnp.ones(1, images.dtype)
+        program = jax.make_jaxpr(start_and_step)(one, images, jax.random.split(key, 1), target, eps)
+        # functions print where they lie in memory
+        text = re.sub(r"0x[0-9a-f]+", "", str(program))
+        digests.append(fingerprint([np.frombuffer(text.encode(), np.uint8), *_plain(program)]))
+    return digests
+
+
+def _plain(program: Any) -> list[np.ndarray]:
+    """Return the constants of a program that are arrays of numbers."""
+    return [
+        np.asarray(const)
+        for const in program.consts
+        if not jnp.issubdtype(getattr(const, "dtype", np.int32), jax.dtypes.prng_key)
+    ]

@@ -21,17 +21,20 @@ def check_label(logits: Array, label: Array) -> tuple[Array, Array]:
     return hot, (label >= 0) & (label < num_classes)
 
 
-def cross_entropy(logits: Array, label: Array) -> Array:
+def cross_entropy(logits: Array, label: Array | tuple[Array, Array]) -> Array:
     """Softmax cross entropy.
 
     Args:
       logits: `[C]`.
       label: `[]` integer in [0, C). A label outside gives NaN, which attacks report as
-        `Status.NON_FINITE` (inside a compiled program nothing can raise).
+        `Status.NON_FINITE` (inside a compiled program nothing can raise). Of a pair
+        `(label, class)`, the target of FAB-T, the label counts.
 
     Returns:
       `[]`, non-negative.
     """
+    if isinstance(label, tuple):
+        label = label[0]
     hot, valid = check_label(logits, label)
     loss = jax.nn.logsumexp(logits) - jnp.sum(jnp.where(hot, logits, 0))
     return jnp.where(valid, loss, jnp.nan)

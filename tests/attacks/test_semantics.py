@@ -508,3 +508,25 @@ def test_labels_as_a_column_name_the_remedy():
             attack._replace(spec=attack.spec), KEY, jnp.zeros((3, 4)),
             jnp.zeros((3, 1), jnp.int32), 0.1,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "loss"), [(attacks.apgd, losses.dlr_targeted), (attacks.fab, losses.cross_entropy)]
+)
+def test_the_default_success_of_a_pair_is_not_the_label(make, loss):
+    fn, x, y, _ = testing.linear_problem(num_rows=5, num_classes=5)
+    objective = attacks.from_logits(fn, loss=loss)
+    result = attacks.run(
+        make(objective, threat.linf(), num_steps=5), jax.random.key(0), x, (y, (y + 1) % 5), 0.5
+    )
+    assert result.success.all()
+    assert (fn(result.x_adv).argmax(-1) != y).all()
+
+
+def test_a_model_with_one_class_is_refused():
+    objective = attacks.from_logits(lambda x: x.sum((1, 2, 3))[:, None], loss=losses.cross_entropy)
+    x, y = jnp.full((2, 4, 4, 1), 0.5), jnp.zeros(2, jnp.int32)
+    for make in (attacks.pgd, attacks.square, attacks.simba):
+        with pytest.raises(ValueError, match="one output has no other class"):
+            attacks.run(make(objective, threat.l2() if make is attacks.simba else threat.linf()),
+                        jax.random.key(0), x, y, 0.1)  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from advjax import metrics, report, store
-from advjax.cli import main
+from advjax.cli import _cell, main
 from tests.xla_flags import as_here
 
 pytestmark = pytest.mark.unoptimised
@@ -270,6 +270,30 @@ def test_a_killed_sweep_goes_on_and_ends_the_same(swept, runs, tmp_path):
     assert kills == 2
     assert main(words[3:]) == 0
     assert_same(ordered(out), ordered(swept))
+
+
+def test_a_sweep_killed_after_its_last_row_still_has_its_doubts(runs, tmp_path, monkeypatch):
+    words = ["--runs", runs[0], "--attacks", "pgd:num_steps=2,step_size=0.01", "--panels", "2"]
+    words += ["--epsilons", "2/255", "8/255", "--bootstrap", "50"]
+    whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
+    assert main(["sweep", "--out", whole, *words]) == 0
+
+    class Kill(BaseException):
+        pass
+
+    def kill(*_):
+        raise Kill
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_cell.Cell, "conclude", kill)
+        with pytest.raises(Kill):
+            main(["sweep", "--out", killed, *words])
+    assert main(["sweep", "--out", killed, *words]) == 0
+    assert_same(ordered(killed), ordered(whole))
+    extra, wanted = (store.Store(folder).manifest["extra"] for folder in (killed, whole))
+    assert extra["trust"] == wanted["trust"] != []
+    assert extra["cost"].keys() == wanted["cost"].keys()
+    assert len(os.listdir(f"{killed}/panels")) == len(os.listdir(f"{whole}/panels")) > 0
 
 
 @pytest.mark.slow

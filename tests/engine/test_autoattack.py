@@ -190,6 +190,15 @@ def test_mistakes_get_one_line(options, words):
         engine.autoattack(given.pop("fn"), w, x, y, **given)
 
 
+def test_a_model_without_an_axis_of_classes_is_refused():
+    with pytest.raises(ValueError, match=r"logits_fn: must return one array of logits \[B, C\]"):
+        engine.autoattack(
+            lambda w, x: x.reshape(len(x), -1) @ w, np.ones(12, np.float32),
+            np.full((3, 2, 2, 3), 0.5, np.float32), np.zeros(3, np.int32), norm="linf", eps=0.1,
+            key=jax.random.key(0),
+        )  # fmt: skip
+
+
 def test_labels_must_be_one_an_image():
     x, y, w = problem(8)
     with pytest.raises(ValueError, match="one label an image"):

@@ -117,7 +117,7 @@ def test_another_model_with_the_same_parameters_is_refused(tmp_path):
         )
         return attacks.fgsm(objective, threat.linf())
 
-    with pytest.raises(ValueError, match="another model;"):
+    with pytest.raises(ValueError, match="another model"):
         engine.sweep(
             [other, CASCADE[1]], W, X, Y, epsilons=EPSILONS, key=jax.random.key(3),
             return_x_adv=True, resume=tmp_path / "kept",
@@ -135,3 +135,23 @@ def test_a_removed_part_is_attacked_again_and_no_other_is_lost(hasty, tmp_path):
     assert left < set((tmp_path / "kept").glob("attack-0-*.npz"))
     third = call(tmp_path / "kept")
     assert third.rows_computed == again.rows_computed
+
+
+@pytest.mark.parametrize(
+    ("build", "usual", "changed"),
+    [
+        (attacks.pgd, {"step_size": 0.25}, {"step_size": 0.125}),
+        (attacks.mifgsm, {"decay": 1.0}, {"decay": 0.5}),
+    ],
+)
+def test_another_option_of_an_attack_is_another_sweep(tmp_path, build, usual, changed):
+    def sweep(options):
+        make = maker(lambda o, b: build(o, b, num_steps=3, **options))
+        return engine.sweep(
+            make, W, X, Y, epsilons=EPSILONS, key=jax.random.key(3), resume=tmp_path, diagnose=False
+        )
+
+    first = sweep(usual)
+    assert sweep(usual).rows_computed == first.rows_computed  # known by another callable
+    with pytest.raises(ValueError, match="another steps;"):
+        sweep(changed)

@@ -288,6 +288,22 @@ def test_models_that_return_nan_are_not_called_robust():
     assert (result.robust_accuracy == 0).all()
 
 
+@pytest.mark.parametrize("order", ["search", "exhaustive"])
+def test_gradients_that_are_no_numbers_are_counted_where_the_attack_fails(order):
+    def make(params):
+        objective = attacks.from_logits(
+            # finite, but the derivative of the root at zero times zero is no number
+            lambda x: net(params, x + 0 * jnp.sqrt(0 * x)),
+            loss=losses.cross_entropy,
+        )
+        return attacks.pgd(objective, threat.linf(), num_steps=8)
+
+    result = sweep(make, order=order, diagnose=False)
+    flag = next(f for f in result.trust.flags if f.name == "non_finite")
+    assert flag.verdict == "unreliable"
+    assert flag.shown == flag.total > 0
+
+
 @pytest.mark.slow
 def test_targeted_and_multi_label():
     wanted = (Y + 1) % CLASSES
@@ -352,6 +368,9 @@ def test_progress_is_true():
         ({"x": X.astype(np.float32)}, "outside of the bounds"),
         ({"x": np.full(X.shape, np.nan, np.float32)}, "NaN"),
         ({"x": X.astype(np.int32)}, "uint8 or floating"),
+        ({"restarts": 1.5}, "restarts: must be an integer"),
+        ({"slots": 2.5}, "slots: must be an integer"),
+        ({"make": make_pgd(PARAMS)}, "the function that builds the attack"),
         ({"ids": np.zeros(N, int)}, "unique"),
         ({"ids": np.arange(N) / 2}, "integers"),
     ],
@@ -359,6 +378,15 @@ def test_progress_is_true():
 def test_bad_input_is_refused_before_any_compute(options, word):
     with pytest.raises(ValueError, match=word):
         sweep(options.pop("make", make_pgd), **options)
+
+
+def test_bytes_are_not_taken_for_thousandths_of_a_scale_of_255():
+    def make(params):
+        objective = attacks.from_logits(lambda x: net(params, x / 255), loss=losses.cross_entropy)
+        return attacks.pgd(objective, threat.linf(bounds=(0, 255)), num_steps=3)
+
+    with pytest.raises(ValueError, match="uint8 images stand for k / 255"):
+        sweep(make, epsilons=[2.0])
 
 
 def test_masks_per_row_are_refused():
