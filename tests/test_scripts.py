@@ -106,7 +106,7 @@ def test_a_bench_of_training_names_its_passes(monkeypatch, tmp_path, capsys):
 BENCHES = ["bench_step", "bench_engine", "bench_autoattack", "bench_training", "parity"]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", BENCHES)
 def test_benches_explain_themselves(name):
     done = subprocess.run(

@@ -27,6 +27,7 @@ def follow(attack, target=Y, eps=0.05, **options):
     return jax.tree.map(np.asarray, told)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("a2", [0.0, 1.0])
 def test_a_trace_follows_smia(a2):
     attack = attacks.smia(OBJECTIVE, threat.linf(), num_steps=4, a2=a2)

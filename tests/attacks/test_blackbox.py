@@ -40,7 +40,7 @@ def numpy_model(weights, seen):
     return fn
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", NAMES)
 def test_queries_are_the_images_that_the_model_saw(name):
     x, weights = problem()
@@ -84,7 +84,7 @@ def test_rows_do_not_see_each_other(name):
     np.testing.assert_allclose(call(keys, x, eps).x_adv, whole.x_adv, atol=1e-5)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", NAMES)
 def test_several_findings_and_a_mask(name):
     x, weights = problem(4)
@@ -152,7 +152,7 @@ def test_cosine_waves_are_orthonormal(x64):
     assert np.ptp(waves[0][::2]) < 1e-12  # the first one is flat
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [jax.random.rademacher, jax.random.normal])
 def test_estimates_converge_to_the_gradient(noise, x64):
     fn, x, y, _, _ = linear("l2")
@@ -182,7 +182,7 @@ def test_estimates_converge_to_the_gradient(noise, x64):
     )
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", ["nes", "spsa"])
 def test_estimated_steps_reach_the_closed_form(name, norm, x64):

@@ -99,7 +99,7 @@ def test_segpgd_step_by_step(targeted, x64):
     np.testing.assert_allclose(result.loss, -task if targeted else task, rtol=1e-6)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("targeted", "squash"), [(False, "softmax"), (True, "softmax"), (False, "sigmoid")]
 )
@@ -124,7 +124,7 @@ def test_cospgd_step_by_step(targeted, squash, x64):
     np.testing.assert_allclose(run(attack, mask, eps).x_adv, points[-1], atol=1e-10)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("targeted", "active", "against"),
     [(False, "not_reached", "prediction"), (False, "correct", "label"),
@@ -160,6 +160,7 @@ def linear(x):
     return (x - 0.5) @ jnp.asarray([[4.0, -3.0, 1.0], [-2.0, 5.0, 2.0]], x.dtype)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("targeted", [False, True])
 def test_dag_empties_its_active_set_in_steps_of_one_size(targeted):
     x = jnp.asarray(RNG.uniform(0.45, 0.55, (2, 10, 12, 2)), jnp.float32)
@@ -180,6 +181,7 @@ def test_dag_empties_its_active_set_in_steps_of_one_size(targeted):
     assert (state.step > 5).all()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("targeted", [True, False])
 def test_asma_step_by_step(targeted, x64):
     mask, steps, eps, beta, tau = WANTED if targeted else MASKS, 8, 1.0, 3e-3, 1e-3
@@ -311,7 +313,7 @@ def judge(x, target):
     return loss, jax.vmap(criteria.default)(output, target)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["pgd", "smia", "dag", "segpgd"])
 def test_detectors_are_attacked_too(name):
     target = jnp.concatenate([FOUND, jnp.full((2, 1, 5), -1.0)], 1)

@@ -81,7 +81,7 @@ def test_official_distances(name, kind, norm, golden_dir, x64):
     assert (result.num_queries == 201).all()
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(
     ("rows", "shape", "classes"), [(1, (5, 7, 1), 2), (3, (4, 3, 2), 5), (8, (13,), 3)]
@@ -221,7 +221,7 @@ def test_a_tie_is_left():
     assert (result.distance < 1e-5).all()
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", NORMS)
 def test_start_at_half_of_the_radius(norm):
     fn, x, y, _ = testing.linear_problem()

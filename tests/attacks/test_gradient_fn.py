@@ -95,7 +95,7 @@ def test_the_function_itself_as_gradient_changes_nothing():
     check_same(plain("success", "best"), run(objective(net)))
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("stop", "keep"), MODES)
 def test_false_claims_change_nothing(stop, keep):
     # no image is called broken that is not, and a run goes on to the success that comes later
@@ -107,6 +107,7 @@ def test_false_claims_change_nothing(stop, keep):
     check_same(true, run(objective(boastful), stop=stop, keep=keep))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["nifgsm", "smia"])
 def test_no_attack_returns_a_false_success(name):
     attack = attacks.ATTACKS[name](objective(boastful), threat.linf())
@@ -194,6 +195,7 @@ def test_only_an_approximate_objective_asks_for_confirmation():
     assert whiles(objective(low)) == 1
 
 
+@pytest.mark.slow
 def test_a_random_model_is_judged_with_the_numbers_of_its_claim():
     fn = noisy(net, 0.2)
     first, same = (
@@ -230,6 +232,7 @@ def test_under_vmap_and_shard_map():
         np.testing.assert_allclose(other.x_adv.reshape(whole.x_adv.shape), whole.x_adv, atol=1e-5)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_linear_models_in_bfloat16_meet_the_closed_form_loosely(norm):
     fn, x, y, weights = testing.linear_problem(shape=(5, 4, 1))
@@ -251,6 +254,7 @@ def test_linear_models_in_bfloat16_meet_the_closed_form_loosely(norm):
     np.testing.assert_array_equal(result.success, margin(result.x_adv) < 0)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.golden
 @pytest.mark.parametrize("name", NETS)
 def test_robust_accuracy_of_the_golden_nets_is_that_of_float32(name, golden_dir):

@@ -60,6 +60,7 @@ def test_closed_form(name, norm, x64):
     np.testing.assert_array_equal(result.success, expected < 0)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_rs_fgsm_never_beats_the_closed_form(norm):
     fn, x, y, weights, attack = build("rs_fgsm", norm)
@@ -79,6 +80,7 @@ def test_one_step_with_absolute_size_moves_by_it(norm):
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_masked_closed_form(norm, x64):
     fn, x, y, weights = testing.linear_problem(shape=(5, 4, 1))

@@ -99,7 +99,7 @@ def test_deepfool_finds_the_nearest_of_many_classes_at_the_cost_it_says(norm):
     assert (published.distance <= (scale + 1.03e-4 / best) * best).all()
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["ddn", "fmn", "cw_l2"])
 def test_towards_a_target(name):
     fn, x, w, logits = linear(4, (4, 5, 1))
@@ -110,7 +110,7 @@ def test_towards_a_target(name):
     np.testing.assert_allclose(result.distance, best, rtol=0.02)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("name", "norm"), [c for c in CASES if c[1] != "l1"])
 def test_masked_by_row(name, norm):
     fn, x, w, logits = linear(3, (6, 5, 1))
@@ -229,7 +229,7 @@ def test_rows_are_alone_and_one_call_is_the_whole_curve(name, norm, x64):
         )
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["ddn", "deepfool", "fmn", "cw_l2"])
 def test_many_findings(name):
     fn, x, w, logits = linear(4, (4, 5, 1), classes=3)
@@ -244,7 +244,7 @@ def test_many_findings(name):
         assert (result.distance <= 1.02 * nearest).all()
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["ddn", "deepfool", "fmn", "cw_l2"])
 def test_outputs_that_are_not_finite(name):
     options = {"num_constants": 6} if name == "cw_l2" else {}
@@ -301,7 +301,7 @@ def test_cw_l2_with_confidence():
     np.testing.assert_allclose(result.distance, best, rtol=0.02)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["ddn", "fmn", "deepfool"])
 def test_a_stand_in_that_boasts_leads_nobody_astray(name):
     fn, x, w, logits = linear(4, (4, 5, 1))

@@ -118,7 +118,7 @@ STEPPED = [
 ]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", STEPPED)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_eps_zero_returns_exactly_x_from_every_start(name, norm):
@@ -170,7 +170,7 @@ def test_step_size_abs_is_traced_and_may_differ_by_row():
     np.testing.assert_allclose(moved(jnp.asarray(0.02)), 0.02, atol=1e-6)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["pgd", "nifgsm", "smia", "mifgsm"])
 def test_step_size_abs_equals_the_relative_step(name):
     fn, x, y, _ = testing.linear_problem()

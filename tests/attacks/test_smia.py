@@ -53,7 +53,7 @@ def naive_blur(field, kernel):
     return out
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["perturbation", "last_step"])
 def test_clean_mode_step_by_step(net, what):
     fn, x0, y = net
@@ -128,6 +128,7 @@ def test_gaussian_sums_to_one_and_keeps_constants():
     assert smooth(jnp.ones((1, 7, 1)), kernel, mode="reflect").shape == (1, 7, 1)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_one_step_is_fgsm_and_no_weight_is_bim(net, norm):
     fn, x, y = net

@@ -128,6 +128,7 @@ def test_shapes_batch_and_order(norm, shape):
         np.testing.assert_array_equal(part.success, whole.success[at])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_mask_for_each_row(norm):
     mask = jnp.zeros((4, 6, 5, 1), bool).at[:2, 1:4, 2:].set(True).at[2:, :2].set(True)

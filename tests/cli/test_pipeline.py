@@ -252,6 +252,7 @@ def test_shards_are_one_sweep(swept, runs, tmp_path, capsys):
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_ends_the_same(swept, runs, tmp_path):
     out = str(tmp_path / "killed")
     words = [sys.executable, "-m", "advjax", "sweep", "--runs", *runs, "--out", out, *SWEEP]

@@ -60,7 +60,6 @@ def evaluated(run, tmp_path_factory):
     return out
 
 
-@pytest.mark.slow
 def test_the_validation_scores_are_those_of_masks(run):
     with open(f"{run[0]}/metrics.jsonl") as file:
         last = file.readlines()[-1]
@@ -70,6 +69,7 @@ def test_the_validation_scores_are_those_of_masks(run):
         assert 0 <= float(found[1]) <= 1
 
 
+@pytest.mark.slow
 def test_clean_rows_hold_the_pixels_of_the_model(run, evaluated):
     model, variables, _, _ = training.restore_model(run[0], "best")
     split = data.load(DataConfig(source=run[1], task="segmentation")).test
@@ -89,6 +89,7 @@ def test_clean_rows_hold_the_pixels_of_the_model(run, evaluated):
     assert (rows["target"] == 1).all()
 
 
+@pytest.mark.slow
 def test_rows_of_all_attacks_agree_with_their_criterion(evaluated):
     for label in LABELS:
         rows = store.Store(evaluated).read(attack=label)
@@ -101,6 +102,7 @@ def test_rows_of_all_attacks_agree_with_their_criterion(evaluated):
             np.testing.assert_array_equal(rows["success"], dice < 0.5)
 
 
+@pytest.mark.slow
 def test_the_report_speaks_of_masks(evaluated):
     page = Path(evaluated, "report.html").read_text()
     for words in (

@@ -90,6 +90,7 @@ def augment_pair(key, images, masks, config):
     return data.augment_pair(key, images, masks, config)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("config", [ALL, EXACT])
 def test_a_mask_moves_with_its_image(config):
     x = images()

@@ -60,6 +60,7 @@ def test_shapes_ranges_and_targets(name):
         assert set(found.target.tolist()) == set(range(CLASSES[name]))
 
 
+@pytest.mark.slow
 def test_masks_mark_what_they_should():
     skin, chest, slices = batch("dermoscopy"), batch("xray"), batch("ct")
     assert (skin.mask.mean(axis=(1, 2)) > 0.05).all()

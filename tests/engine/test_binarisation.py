@@ -57,7 +57,7 @@ def run(make_attack, features, params=PARAMS, **options):
     return engine.binarisation_test(make_attack, features, params, X, **options)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("features", "norm", "eps"),
     [(hidden, "linf", EPS), (hidden, "l2", 0.5), (logits, "linf", EPS)],

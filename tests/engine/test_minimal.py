@@ -61,12 +61,14 @@ def test_one_run_tells_all_budgets():
     assert (fn(W, result.x_adv).argmax(1) != Y)[broken].all()
 
 
+@pytest.mark.slow
 def test_the_curve_is_that_of_the_brute_force():
     result, brute = sweep(make_ddn), sweep(make_ddn, order="exhaustive")
     np.testing.assert_allclose(result.robust_accuracy, brute.robust_accuracy)
     assert brute.rows_computed >= (len(EPSILONS) - 1) * result.rows_computed
 
 
+@pytest.mark.slow
 def test_a_later_attack_looks_below_what_is_solved():
     result = sweep([make_pgd, make_ddn])
     np.testing.assert_array_equal(result.min_eps, sweep(make_ddn).min_eps)

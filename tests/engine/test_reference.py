@@ -36,7 +36,7 @@ def test_it_is_a_plain_run_of_every_row():
     assert not got.unconfirmed.any()
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 64])
 def test_batch_size_does_not_matter(batch_size):
     whole, split = rows(), rows(batch_size=batch_size)

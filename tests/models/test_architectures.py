@@ -149,7 +149,7 @@ def test_parameter_counts_are_the_published_ones(name, options, classes, size, p
     assert output == ((1, size, size, classes) if name == "unet" else (1, classes))
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", sorted(set(models.ZOO) - {"small_cnn", "resnet34", "resnet50"}))
 def test_any_size_and_channels(name):
     cases = (("cifar", (1, 3), False), ("imagenet", (75, 80), True))
@@ -251,6 +251,7 @@ def test_attention_maps_have_the_size_of_the_images(short):
         model.apply(variables, X, train=True, maps=True)
 
 
+@pytest.mark.slow
 def test_generators_stay_within_their_range(short):
     for name in ("gap_unet", "gap_resnet"):
         _, variables = made(name)

@@ -81,7 +81,7 @@ def test_bad_images_are_named(name, x, words):
         model.apply(good, jnp.asarray(x))
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("name", "size"),
     [(name, size) for name in PLAIN for size in [(8, 8), (9, 13)]]

@@ -67,6 +67,7 @@ def test_l1_projection_is_the_official_one(net, golden_dir, x64):
     np.testing.assert_allclose(projected - x0, official, atol=1e-5, rtol=0)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_l1_budget_is_kept_where_many_values_round(dtype, x64):
     x0, x = (jnp.asarray(a, dtype) for a in points(3, (64, 64, 3), 0.05))
@@ -79,6 +80,7 @@ def test_l1_budget_is_kept_where_many_values_round(dtype, x64):
         assert (total <= eps * (1 + 4 * jnp.finfo(dtype).eps)).all()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", ["l1", "l0"])
 def test_an_infinite_budget_leaves_the_bounds_only(norm):
     ball = threat.by_name(norm, (-1.0, 2.0))
@@ -155,6 +157,7 @@ def test_l0_samples_change_as_many_values_as_they_may():
     assert x.max() > 0.98
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("norm", ["l1", "l0"])
 def test_masks_hold_the_changes(norm):
     mask = RNG.uniform(size=(3, 4, 5, 1)) > 0.5

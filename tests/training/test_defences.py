@@ -168,6 +168,7 @@ def test_detectors_have_no_probabilities_to_compare():
 # --- what each reduces to
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_trades_without_its_weight_is_clean_training(task):
     found = _result("trades", task, beta=0.0, batch_norm_update="clean")
@@ -250,6 +251,7 @@ def test_trades_attacks_the_divergence_from_a_start_of_noise():
     np.testing.assert_allclose(found.loss, rows.mean(), rtol=1e-5)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["trades", "mart"])
 def test_gradients_flow_into_both_outputs_and_not_through_the_attack(name):
     found, batch = _result(name), make_batch()
@@ -265,6 +267,7 @@ def test_gradients_flow_into_both_outputs_and_not_through_the_attack(name):
     chex.assert_trees_all_close(found.gradient, wanted, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_hat_labels_its_helper_examples_at_the_adversarial_ones(task):
     found = _result("hat", task, hat_reach=3.0, hat_gamma=0.7, beta=0.0)
@@ -323,6 +326,7 @@ def test_draws_of_a_batch_are_shared_and_change_with_the_key():
     assert set(steps) == set(range(10))
 
 
+@pytest.mark.slow
 def test_rows_of_mpadvt_keep_to_their_own_budget_and_steps():
     """Each row by hand: a random start in its ball, and so many steps of 1/255 as it drew."""
     params, state = _variables()
@@ -349,7 +353,7 @@ def test_rows_of_mpadvt_keep_to_their_own_budget_and_steps():
     np.testing.assert_array_equal(views[untouched], batch.image[untouched])
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["mpadvt", "maadvt"])
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_one_trace_serves_all_draws_and_ranges(name, task):

@@ -259,6 +259,7 @@ def test_a_killed_run_ends_as_one_that_was_not(make, tmp_path):
     assert [r["epoch"] for r in records] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_metrics_after_the_last_checkpoint_are_written_again(run, finished, tmp_path):
     """Killed between the record and the checkpoint, and in the middle of a line."""
     folder = tmp_path / "run"

@@ -61,7 +61,7 @@ class StepVariants(chex.TestCase):
         _close(metrics, wanted_metrics, atol=1e-4)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("name", "task"), [*((name, "single") for name in sorted(methods.METHODS)), ("pgd", "multi")]
 )
@@ -78,6 +78,7 @@ def test_every_method_learns(name, task):
     assert int(state.step) == 30
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["standard", "pgd"])
 def test_padding_contributes_exactly_zero(name):
     """Without batch-norm's statistics in the way: a linear model, padded with garbage."""
@@ -192,6 +193,7 @@ def test_pmap_weighs_devices_by_their_valid_rows():
     _close(jax.tree.map(lambda a: a[0], found), wanted)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["standard", "pgd"])
 def test_a_mesh_of_eight_devices_equals_one(name):
     step, state = _setup(name, ema=0.9)
