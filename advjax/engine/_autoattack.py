@@ -108,7 +108,9 @@ def autoattack(
     FAB and Square; `"plus"` adds APGD on the untargeted ratio, FAB and more restarts; `"rand"`, for
     models that draw random numbers, is APGD on both losses with gradients and verdicts of 20 draws.
     Later attacks see what earlier ones left standing. With several budgets, an example that falls
-    at one falls at all larger ones, and is attacked at those that this leaves open.
+    at one falls at all larger ones, and is attacked at those that this leaves open; a run that
+    fails at one is not made at smaller ones. Where gradients are masked, a small budget may be
+    easier than a large one: then give each `eps` by itself.
 
     Fewer classes than the ratios need are met as follows, and said in `notes`: two classes have one
     target, and plain margins take the place of ratios; with three, targets are led by margins and
