@@ -56,7 +56,7 @@ def test_every_worker_of_a_tpu_pod_sweeps(tmp_path):
 
 
 def test_pods_of_the_kubernetes_job_find_each_other():
-    yaml = pytest.importorskip("yaml")
+    yaml = pytest.importorskip("yaml", reason="PyYAML reads the manifest")
     service, job = yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())
     spec, name = job["spec"], job["metadata"]["name"]
     pod = spec["template"]["spec"]

@@ -145,7 +145,7 @@ def clusters(gap, seed=0):
 
 @pytest.mark.parametrize("gap", [0.0, 1.0, 5.0])
 def test_silhouette_against_scikit_learn(gap):
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = pytest.importorskip("sklearn.metrics", reason="the reference is scikit-learn's")
     points, labels = clusters(gap)
     assert analysis.silhouette(points, labels) == pytest.approx(
         metrics.silhouette_score(points, labels)

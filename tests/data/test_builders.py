@@ -12,7 +12,7 @@ from advjax.cli import main
 from advjax.config import DataConfig
 from advjax.data import builders
 
-pytest.importorskip("PIL.Image")
+pytest.importorskip("PIL.Image", reason="pictures need Pillow")
 from tests.data import fakes
 
 # task, classes, channels, images of each split

@@ -9,7 +9,7 @@ import pytest
 from advjax import data
 from advjax.config import DataConfig
 
-Image = pytest.importorskip("PIL.Image")
+Image = pytest.importorskip("PIL.Image", reason="pictures need Pillow")
 
 
 def write(path, seed=0, size=(10, 10), mode="RGB"):

@@ -6,7 +6,7 @@ import pytest
 from advjax import data
 from advjax.config import DataConfig
 
-Image = pytest.importorskip("PIL.Image")
+Image = pytest.importorskip("PIL.Image", reason="pictures need Pillow")
 
 
 def write(path, pixels, mode=None):
