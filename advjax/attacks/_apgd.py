@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from advjax.attacks._aliases import StepAbs
-from advjax.attacks._apgd_l1 import SparseState, sparse_direction, sparse_state
+from advjax.attacks._apgd_l1 import SparseState, project_in_float32, sparse_direction, sparse_state
 from advjax.attacks._kernel import (
     Proposal,
     ascend,
@@ -93,6 +93,8 @@ def apgd(
         raise ValueError(f"apgd: knows the linf, the l2 and the l1 ball, not {ball.name!r}")
     sparse = norm == "l1"
     phases = schedule(max(num_steps, 1), large_eps=large_eps, sparse=sparse)
+    if sparse:
+        ball = project_in_float32(ball)
     ball = _with_start(ball, norm, phases.first_radius)
     scale, row_args = step_transform(step_size, step_size_abs, 1.0 if sparse else 2.0)
 

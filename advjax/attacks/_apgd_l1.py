@@ -1,12 +1,7 @@
 """The l1 rule of APGD (Croce and Hein 2021, "Mind the box"): sparse steps of adaptive sparsity.
 
-The sparsity of a point is a count of values that are not exactly those of the image. The official
-code projects in float32: run in float64, it counts values that its projection took back and that
-keep a rounding error. Here, as there in float32, those are back exactly.
-
-A step changes two thirds as many values as the best point has changed, rounded down, one at least.
-The official code rounds up: two changed values stay two for ever, both moved by the same amount, so
-that the optimum of a linear model, a single value, is never reached.
+The sparsity of a point is a count of values that are not exactly those of the image, and a step
+changes two thirds as many as the best point has changed, rounded up.
 """
 
 from typing import NamedTuple
@@ -14,6 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from advjax.attacks._phases import When
+from advjax.threat._sparse import threshold
 from advjax.types import Array, Ball
 
 SPARSER = 0.95  # fewer changed values than this share of those before are progress
@@ -70,7 +66,7 @@ def sparse_direction(
     x_best, g_best = jnp.where(better, x, memory.x_best), jnp.where(better, g, memory.g_best)
 
     changed = jnp.sum(x_best != x0, dtype=jnp.int32)
-    skipped = jnp.clip(total - 2 * changed // 3, 0, total - 1)
+    skipped = _skipped(changed, total, x.dtype)
     # a start of our own is dense: a fifth of the values move until the first check
     measured = memory.measured | (when.phase > 0)
     changed_first = jnp.where(measured, changed, total)
@@ -89,6 +85,40 @@ def sparse_direction(
         measured=memory.measured,
     )  # fmt: skip
     return x, memory.size * _largest_signs(g, movable, memory.skipped), memory
+
+
+def _skipped(changed: Array, total: Array, dtype: jnp.dtype) -> Array:
+    """Return how many values a step leaves alone, where the best point has changed so many."""
+    share = changed.astype(dtype) / total / SHRINK
+    return jnp.clip(jnp.floor((1 - share) * total).astype(jnp.int32), 0, total - 1)
+
+
+def project_in_float32(ball: Ball) -> Ball:
+    """Return the l1 ball that projects changes in float32 in a float64 trace too.
+
+    As the official code does. What is taken back keeps a rounding error there, and counts as
+    changed until a later projection takes that back too: an exact projection in float64 makes
+    sparser steps than published, which are stronger after 20 steps and alike after 100.
+    """
+    if ball.name != "l1":
+        return ball
+
+    def project(x: Array, x0: Array, eps: Array) -> Array:
+        if x.dtype != jnp.float64:
+            return ball.project(x, x0, eps)
+        away = x - x0
+        low, high, centre, moved, radius = (
+            jnp.asarray(a, jnp.float32) for a in (*ball.bounds, x0, away, eps)
+        )
+        size = jnp.abs(moved)
+        beyond = jnp.maximum(jnp.maximum(centre + moved - high, low - centre - moved), 0)
+        back = jnp.clip(threshold(size, size - beyond, radius), beyond, size)
+        # a start that was projected in float32 is inside
+        inside = jnp.sum(size - beyond) <= radius * (1 + 1e-6)
+        new = x0 + away - jnp.sign(away) * jnp.where(inside, beyond, back)
+        return jnp.clip(new, *(jnp.asarray(b, x.dtype) for b in ball.bounds))
+
+    return ball._replace(project=project)
 
 
 def _largest_signs(g: Array, movable: Array, skipped: Array) -> Array:

