@@ -25,13 +25,16 @@ NONE = "jax_disable_most_optimizations"
 
 
 def known_flags(wanted: tuple[str, ...]) -> str:
-    """Return those that this jaxlib knows: it ends the process at any other."""
+    """Return those that this jaxlib knows: it ends the process at any other.
+
+    A flag that is gone leaves its name as a reserved one, which is no string that ends in a zero.
+    """
     folder = next(iter(importlib.util.find_spec("jaxlib").submodule_search_locations))
     library = Path(folder) / "libjax_common.so"
     if not library.exists():
         return ""
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        known = [flag for flag in wanted if data.find(flag.split("=")[0].encode()) >= 0]
+        known = [flag for flag in wanted if data.find(flag.split("=")[0].encode() + b"\0") >= 0]
     return " ".join(f"--{flag}" for flag in known)
 
 
