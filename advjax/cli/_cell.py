@@ -7,7 +7,7 @@ import numpy as np
 from advjax.cli._rows import in_turn, write_panel
 from advjax.cli._subjects import Job
 from advjax.config import SweepConfig
-from advjax.engine import Finished, SweepResult, Tables, Verdict
+from advjax.engine import Finished, SweepResult, Tables, Verdict, worst_verdict
 from advjax.status import Status
 from advjax.store import Store
 from advjax.tasks import get_task, told
@@ -59,13 +59,12 @@ class Cell:
         self.probabilities[at], self.confidence[at] = told(self.task, finished.output, targets)
         self.loss[at], self.linf[at], self.l2[at] = finished.loss, finished.linf, finished.l2
         wanted = 16 * self.config.panels
-        for i, (example, budget) in enumerate(zip(examples, finished.budget, strict=True)):
-            # a success at a smaller budget is one at the shown budget too
-            fits = budget == self.shown or (finished.verified[i] and budget < self.shown)
-            known = example in self.images
-            room = finished.verified[i] if known else len(self.images) < wanted
-            if fits and room:
-                self.images[int(example)] = np.array(finished.x[i])
+        # a success at a smaller budget is one at the shown budget too
+        lower = finished.verified & (finished.budget < self.shown)
+        for i in np.flatnonzero((finished.budget == self.shown) | lower):
+            known = examples[i] in self.images
+            if finished.verified[i] if known else len(self.images) < wanted:
+                self.images[int(examples[i])] = np.array(finished.x[i])
 
     def write(self, examples: np.ndarray, tables: Tables) -> None:
         """Store all rows of decided images, restarts x budgets each."""
@@ -86,14 +85,18 @@ class Cell:
             "seconds": seconds,
         }
         cost[name][self.label] = {k: mine.get(k, 0) + v for k, v in more.items()}
-        found = [
+        doubts = [
             [name, self.label, flag.verdict, flag.name, flag.text]
             for flag in result.trust.flags
             if flag.verdict != "ok"
         ]
-        # what was found on images that are not attacked again still stands
-        again = [[name, self.label, line[3]] for line in found]
-        trust = [e for e in extra.get("trust", []) if [e[0], e[1], e[3]] not in again] + found
+        # what was found on images that are not attacked again still stands, and the graver word
+        stands: dict[tuple[str, ...], list[str]] = {}
+        for doubt in (*extra.get("trust", []), *doubts):
+            about = (doubt[0], doubt[1], doubt[3])
+            before = stands.get(about, doubt)
+            stands[about] = doubt if worst_verdict((before[2], doubt[2])) == doubt[2] else before
+        trust = list(stands.values())
         self.rows.write_manifest(extra={"cost": cost, "trust": trust})
         if self.config.panels and self.images:
             self._write_panel()

@@ -14,7 +14,7 @@ from advjax.engine._stage import Progress, Tables
 from advjax.engine._state import Finished
 from advjax.engine._sweep import sweep, sweep_models
 from advjax.engine._transfer import TransferResult, transfer_check
-from advjax.engine._trust import SIGNS, Flag, Trust
+from advjax.engine._trust import SIGNS, Flag, Trust, worst_verdict
 
 __all__ = [
     "ORDERS",
@@ -40,4 +40,5 @@ __all__ = [
     "sweep_models",
     "transfer_check",
     "with_flags",
+    "worst_verdict",
 ]

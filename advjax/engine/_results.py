@@ -63,9 +63,8 @@ def with_flags(result: SweepResult, *flags: _trust.Flag) -> SweepResult:
       The result with these flags, whose verdict is the worst of all.
     """
     found = {flag.name: flag for flag in (*result.trust.flags, *flags)}
-    grades = ("ok", "suspicious", "unreliable")
-    worst = max((grades.index(flag.verdict) for flag in found.values()), default=0)
-    trust = _trust.Trust(grades[worst], tuple(found.values()))
+    verdict = _trust.worst_verdict(flag.verdict for flag in found.values())
+    trust = _trust.Trust(verdict, tuple(found.values()))
     return result._replace(trust=trust)
 
 

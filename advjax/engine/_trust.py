@@ -6,7 +6,7 @@ the sweep. Two are short probes with the same compiled program: more steps from 
 a budget that allows every image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,6 +18,8 @@ from advjax.status import Status
 from advjax.types import Array, Attack
 
 Counts = dict[str, tuple[int, int]]  # how many show the sign, of how many looked at
+
+GRADES = ("ok", "suspicious", "unreliable")
 
 
 class Sign(NamedTuple):
@@ -125,9 +127,12 @@ def judge(counts: Counts) -> Trust:
             verdict = "unreliable" if share > sign.unreliable else "suspicious"
         text = f"{shown} of {total} {sign.meaning}" if verdict != "ok" else "nothing found"
         flags.append(Flag(name, shown, total, verdict, text))
-    grades = ("ok", "suspicious", "unreliable")
-    worst = max((grades.index(flag.verdict) for flag in flags), default=0)
-    return Trust(grades[worst], tuple(flags))
+    return Trust(worst_verdict(flag.verdict for flag in flags), tuple(flags))
+
+
+def worst_verdict(verdicts: Iterable[str]) -> str:
+    """Return the gravest of some verdicts, `"ok"` of none."""
+    return max(verdicts, key=GRADES.index, default="ok")
 
 
 def counted(tables: Tables, *, first: bool, rounded: bool, rises: bool) -> Counts:

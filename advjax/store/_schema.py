@@ -101,7 +101,9 @@ def _column(field: pa.Field, values: Any, count: int) -> pa.Array:
     if pa.types.is_list(field.type):
         return _lists(field, values, count)
     if pa.types.is_string(field.type):
-        texts = [values] * count if isinstance(values, str) else list(values)
+        if isinstance(values, str):
+            return pa.repeat(pa.scalar(values, field.type), count)
+        texts = list(values)
         if not all(isinstance(text, str) for text in texts):
             raise ValueError(f"rows: column {field.name} must hold text")
         found = np.array(texts, object)
@@ -118,6 +120,10 @@ def _column(field: pa.Field, values: Any, count: int) -> pa.Array:
 
 def _lists(field: pa.Field, values: Any, count: int) -> pa.Array:
     """Turn `[N, L]`, or N sequences, into an Arrow list array."""
+    if isinstance(values, np.ndarray) and values.ndim == 2 and len(values) == count:
+        offsets = np.arange(count + 1, dtype=np.int32) * values.shape[1]
+        items = pa.array(_cast(field, values).ravel(), field.type.value_type)
+        return pa.ListArray.from_arrays(pa.array(offsets), items, type=field.type)
     rows = [np.atleast_1d(np.asarray(row)) for row in values]
     if len(rows) != count or any(row.ndim != 1 for row in rows):
         raise ValueError(

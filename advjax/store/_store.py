@@ -265,21 +265,27 @@ class Store:
 
     def _refuse_overlap(self, table: pa.Table, groups: list[dict[str, Any]], key: str) -> None:
         """Raise where a row of another part is about the same thing."""
-        for group in groups:
-            same = {name: group[name] for name in _GROUP}
-            for part in self._parts.values():
-                near = any(
-                    _matches(old, same)
-                    and old["first"] <= group["last"]
-                    and group["first"] <= old["last"]
-                    for old in part.groups
+        for part in self._parts.values():
+            near = [
+                same
+                for group in groups
+                for old in part.groups
+                if _matches(old, same := {name: group[name] for name in _GROUP})
+                and old["first"] <= group["last"]
+                and group["first"] <= old["last"]
+            ]
+            if part.key == key or not near:
+                continue
+            # most parts of one attack are about other images; that is seen without their groups
+            ids = _read(part.path, ["example_id"])["example_id"].to_numpy()
+            if not np.intersect1d(ids, table["example_id"].to_numpy()).size:
+                continue
+            stored = _read(part.path, ["example_id", *_GROUP])
+            for same in near:
+                old_ids, new_ids = (
+                    rows.filter(_mask(rows, same))["example_id"].to_numpy()
+                    for rows in (stored, table)
                 )
-                if part.key == key or not near:
-                    continue
-                names = ["example_id", *_GROUP]
-                old_rows = _read(part.path, names)
-                old_ids = old_rows.filter(_mask(old_rows, same))["example_id"].to_numpy()
-                new_ids = table.filter(_mask(table, same))["example_id"].to_numpy()
                 twice = np.intersect1d(old_ids, new_ids)
                 if twice.size:
                     row = describe({**same, "example_id": int(twice[0])})
