@@ -93,9 +93,7 @@ def apgd(
         raise ValueError(f"apgd: knows the linf, the l2 and the l1 ball, not {ball.name!r}")
     sparse = norm == "l1"
     phases = schedule(max(num_steps, 1), large_eps=large_eps, sparse=sparse)
-    if sparse:
-        ball = project_in_float32(ball)
-    ball = _with_start(ball, norm, phases.first_radius)
+    ball = _with_start(project_in_float32(ball), norm, phases.first_radius)
     scale, row_args = step_transform(step_size, step_size_abs, 1.0 if sparse else 2.0)
 
     def init_direction(x0: Array) -> tuple[ApgdState | SparseState, dict[str, Array]]:

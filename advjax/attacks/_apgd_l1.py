@@ -94,7 +94,7 @@ def _skipped(changed: Array, total: Array, dtype: jnp.dtype) -> Array:
 
 
 def project_in_float32(ball: Ball) -> Ball:
-    """Return the l1 ball that projects changes in float32 in a float64 trace too.
+    """Return the l1 ball as one that projects in float32 in a float64 trace too; others as given.
 
     As the official code does. What is taken back keeps a rounding error there, and counts as
     changed until a later projection takes that back too: an exact projection in float64 makes
