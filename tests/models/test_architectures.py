@@ -110,11 +110,12 @@ def test_training_moves_every_statistic_and_drops_by_its_key(name, short):
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["densenet121", "centernet"])
-def test_rows_have_the_same_bits_in_every_batch(name, short):
+def test_rows_do_not_depend_on_the_size_of_the_batch(name, short):
+    """But for rounding: XLA of 2026 makes other loops of another batch."""
     _, variables = made(name)
     whole, part = program(name)(variables, X), program(name)(variables, X[:1])
     for a, b in zip(jax.tree.leaves(part), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_array_equal(a, b[:1])
+        np.testing.assert_allclose(a, b[:1], rtol=0, atol=1e-6 * np.abs(b).max())
 
 
 def shapes_of(model, *shape, train=False):
