@@ -360,6 +360,8 @@ class SweepConfig:
     """Seeds of the random starts; each is an attack of its own in the report (`pgd-20@1`)."""
     order: str = "search"
     """`search` (estimate, gallop, bisect), `ascending` (climb) or `exhaustive` (everything)."""
+    warm_start: bool = False
+    """A climb goes on from its best failed perturbation, rescaled to the next budget."""
     num_examples: int | None = None
     """So many images, drawn with the first seed; None: all."""
     split: str = "test"

@@ -22,6 +22,9 @@ from advjax.attacks._square import square
 from advjax.attacks._trained import gap, universal
 from advjax.types import Attack, Ball, Objective
 
+# those that compare the logits of classes, and make nothing of masks and boxes
+OF_LABELS = ("cw_l2", "cw_linf", "ddn", "deepfool", "fab", "fmn")
+
 ATTACKS: dict[str, Callable[..., Attack]] = {
     "apgd": apgd,
     "asma": asma,

@@ -52,6 +52,11 @@ def check_sweep(config: SweepConfig) -> None:
         raise ValueError(f"seeds: expected different numbers from 0 on, got {config.seeds}")
     if config.order not in engine.ORDERS:
         raise ValueError(f"order: {config.order!r} is unknown; use {', '.join(engine.ORDERS)}")
+    if config.warm_start and config.order != "ascending":
+        raise ValueError(
+            f"warm_start: only a climb goes on from its last failure: use order ascending, not "
+            f"{config.order}"
+        )
     if config.quantise not in (None, 8, 12, 16):
         raise ValueError(f"quantise: must be 8, 12 or 16 bits, got {config.quantise}")
     if config.stack not in ("auto", "vmap", "map", "off"):

@@ -17,7 +17,6 @@ from advjax.types import Attack, AttackSpec, PyTree
 
 # the cascade is no attack of the table: it runs many
 AUTOATTACK = "autoattack"
-_OF_LABELS = ("cw_l2", "cw_linf", "ddn", "deepfool", "fab", "fmn")
 
 
 class Subject(NamedTuple):
@@ -164,7 +163,7 @@ def _check_fits(name: str, subject: Subject) -> None:
             f"attacks: autoattack compares the logits of classes; {subject.name} has {what}: use "
             "pgd or apgd"
         )
-    if name in _OF_LABELS and task in ("segmentation", "detection"):
+    if name in attacks.OF_LABELS and task in ("segmentation", "detection"):
         what = "masks" if task == "segmentation" else "boxes"
         raise ValueError(
             f"attacks: {name} compares the logits of labels; {subject.name} finds {what}: use pgd, "

@@ -103,6 +103,8 @@ def _open(config: SweepConfig, here: str, subjects: list[Subject]) -> Store:
         name: getattr(config, name)
         for name in ("epsilons", "restarts", "order", "quantise", "split", "num_examples", "seed")
     }
+    if config.warm_start:
+        settings["warm_start"] = True
     identity = {
         "weights": weights,
         # each shard has images of its own; the sweep is the same
@@ -227,7 +229,8 @@ def _sweep_cells(
             job.make_attack, [cell.job.subject.variables for cell in cells],
             split.images, split.targets, stack=stack,
             epsilons=config.epsilons, key=key, restarts=config.restarts, slots=config.slots,
-            order=config.order, mesh=mesh, ids=split.ids, quantise=config.quantise,
+            order=config.order, warm_start=config.warm_start, mesh=mesh, ids=split.ids,
+            quantise=config.quantise,
             memory_limit=config.memory_limit_mb * 2**20, diagnose=config.diagnose,
             take=lambda model, _, finished, rows: cells[model].take(finished, todo[rows]),
             done=write, progress=progress,

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from advjax import attacks, criteria, losses, threat
 from advjax.engine import _processes, _sweep
-from advjax.engine._inputs import check_epsilons, check_examples, check_settings
+from advjax.engine._inputs import check_epsilons, check_examples, check_labels, check_settings
 from advjax.engine._plan import Verdict
 from advjax.engine._reference import MakeAttack, evaluate_clean
 from advjax.engine._results import SweepResult
@@ -141,7 +141,8 @@ def autoattack(
       ValueError: an option is unknown, both or none of `eps` and `epsilons` are given, the model
         has one class, labels are none of its classes, or as in `sweep`.
     """
-    _check_options(norm, version, num_targets, eps, epsilons)
+    counts = {"num_targets": num_targets, "num_steps": num_steps, "num_queries": num_queries}
+    _check_options(norm, version, counts, eps, epsilons)
     budgets = check_epsilons([eps] if eps is not None else epsilons)  # type: ignore[arg-type]
     labels = _labels(y)
     check_settings("search", 1, slots, quantise, warm_start=False)
@@ -185,14 +186,17 @@ def _model(
     return _Model(logits_fn, norm, (float(low), float(high)), num_steps, num_queries)
 
 
-def _check_options(norm: str, version: str, num_targets: int, eps: Any, epsilons: Any) -> None:
+def _check_options(
+    norm: str, version: str, counts: dict[str, int], eps: Any, epsilons: Any
+) -> None:
     for name, value, known in (("norm", norm, NORMS), ("version", version, VERSIONS)):
         if value not in known:
             raise ValueError(f"{name}: {value!r} is unknown; known: {', '.join(known)}")
     if (eps is None) == (epsilons is None):
         raise ValueError("eps and epsilons: give one of them, eps=8/255 or epsilons=[2/255, ...]")
-    if num_targets < 1:
-        raise ValueError(f"num_targets: must be at least 1, got {num_targets}")
+    for name, count in counts.items():
+        if count != int(count) or count < 1:
+            raise ValueError(f"{name}: must be an integer, at least 1, got {count}")
 
 
 def _labels(y: Any) -> np.ndarray:
@@ -203,20 +207,6 @@ def _labels(y: Any) -> np.ndarray:
             f"{list(labels.shape)}; for several findings an image use engine.sweep with attacks.pgd"
         )
     return labels.astype(np.int32)
-
-
-def _check_labels(labels: np.ndarray, classes: int) -> None:
-    if classes < 2:
-        raise ValueError(
-            "logits_fn: returns one logit an image; AutoAttack compares logits of classes: return "
-            "two, jnp.concatenate([-z, z], -1) / 2 for a binary model with logit z"
-        )
-    bad = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(bad):
-        raise ValueError(
-            f"y: label {labels[bad[0]]} of image {bad[0]} is no class of a model with {classes} "
-            f"outputs; labels are 0 to {classes - 1}"
-        )
 
 
 def _outputs(
@@ -232,7 +222,12 @@ def _outputs(
         raise ValueError(
             f"logits_fn: must return one array of logits [B, C], got {np.shape(shape)}"
         )
-    _check_labels(labels, shape.shape[1])
+    if shape.shape[1] < 2:
+        raise ValueError(
+            "logits_fn: returns one logit an image; AutoAttack compares logits of classes: return "
+            "two, jnp.concatenate([-z, z], -1) / 2 for a binary model with logit z"
+        )
+    check_labels(jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype), labels)
     output, _, _ = evaluate_clean(make_attack, params, np.asarray(x), pairs, key=key, ids=ids)
     return np.asarray(output)
 

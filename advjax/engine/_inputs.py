@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax.engine._plan import ORDERS
-from advjax.types import PyTree
+from advjax.types import Ball, PyTree
 
 MakeAttack = Callable[[PyTree], Any]
 
@@ -71,14 +71,23 @@ def check_examples(x: Any, y: PyTree, ids: Any, bounds: tuple[Any, Any]) -> Exam
 def check_labels(output: PyTree, targets: PyTree) -> None:
     """Check that labels `[N]` are classes of a model with one output `[C]` per image.
 
+    Integers `[N, L]` beside outputs `[L]` are findings: 0, 1, or below 0 for not known.
+
     Raises:
       ValueError: one is not.
     """
     outputs, labels = jax.tree.leaves(output), jax.tree.leaves(targets)
-    if len(outputs) != 1 or len(labels) != 1 or outputs[0].ndim != 1 or labels[0].ndim != 1:
+    if len(outputs) != 1 or len(labels) != 1 or outputs[0].ndim != 1:
         return
     classes, found = outputs[0].shape[0], labels[0]
-    if classes > 1 and np.issubdtype(found.dtype, np.integer):
+    if found.shape[1:] == (classes,) and np.issubdtype(found.dtype, np.integer):
+        bad = np.flatnonzero((found > 1).any(1))
+        if len(bad):
+            raise ValueError(
+                f"y: image {bad[0]} has a label {found[bad[0]].max()}; findings are 0 or 1, and "
+                "-1 where it is not known"
+            )
+    if found.ndim == 1 and classes > 1 and np.issubdtype(found.dtype, np.integer):
         bad = np.flatnonzero((found < 0) | (found >= classes))
         if len(bad):
             raise ValueError(
@@ -124,6 +133,21 @@ def check_epsilons(epsilons: Sequence[float] | np.ndarray) -> np.ndarray:
             f"(8/255, not 8), got {np.asarray(epsilons).tolist()}"
         )
     return budgets
+
+
+def check_radius(largest: float, ball: Ball) -> None:
+    """Refuse a largest budget beyond the range of the pixels, which is one in other units.
+
+    Raises:
+      ValueError: an l-infinity budget is.
+    """
+    low, high = (np.asarray(bound, np.float64) for bound in ball.bounds)
+    width = float(np.max(high - low))
+    if ball.name in ("linf", "linf-masked") and largest > width * (1 + 1e-6):
+        raise ValueError(
+            f"epsilons: {largest:g} is more than all that a pixel can change ({width:g}); budgets "
+            "are in pixel units (8/255, not 8)"
+        )
 
 
 def stacked(params: PyTree) -> tuple[int, PyTree]:

@@ -16,6 +16,7 @@ from advjax.engine._inputs import (
     Examples,
     check_epsilons,
     check_examples,
+    check_radius,
     check_settings,
     stacked,
 )
@@ -201,6 +202,9 @@ def run(
     params = _processes.local(params)
     one = params if models == 1 else jax.tree.map(lambda leaf: leaf[0], params)
     makers, attacks = _cascade.build(make_attack, one)
+    for attack in attacks:
+        if not attack.spec.minimal:
+            check_radius(float(budgets[-1]), attack.spec.ball)
     restarts = options.restarts
     for count in np.broadcast_to(restarts, len(makers)):
         check_settings(options.order, count, options.slots, options.quantise, options.warm_start)

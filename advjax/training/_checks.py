@@ -155,6 +155,11 @@ def check_splits(config: TrainConfig, task: str, sizes: dict[str, int], num_clas
             else f"model.name: {config.model.name} finds no boxes; use centernet for data.task "
             "detection"
         )
+    if config.val_attack.name in attacks.OF_LABELS and task in ("segmentation", "detection"):
+        raise ValueError(
+            f"val_attack.name: {config.val_attack.name} compares the logits of labels, which "
+            f"{task} does not have; use pgd"
+        )
     if config.balanced and task != "single":
         raise ValueError("balanced: class-balanced sampling needs single-label data; leave it off")
 

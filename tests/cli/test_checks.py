@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from advjax.cli import main
-from advjax.cli._checks import check_evaluation
+from advjax.cli._checks import check_evaluation, check_sweep
 from advjax.cli._subjects import load_subjects
-from advjax.config import EvaluateConfig
+from advjax.config import EvaluateConfig, SweepConfig
 from advjax.store import Store
 from tests.data.made import arrays
 
@@ -42,6 +42,24 @@ GOOD = EvaluateConfig(runs=("runs/k",), out="runs/out")
 def test_impossible_evaluations(fields, match):
     with pytest.raises(ValueError, match=match):
         check_evaluation(dataclasses.replace(GOOD, **fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"warm_start": True}, "warm_start: only a climb goes on .* use order ascending"),
+        ({"order": "descending"}, "order: 'descending' is unknown"),
+        ({"seeds": (1, 1)}, "seeds: expected different numbers"),
+        ({"quantise": 9}, "quantise: must be 8, 12 or 16 bits, got 9"),
+        ({"stack": "pmap"}, "stack: 'pmap' is unknown"),
+        ({"shard": "4/4"}, "shard: expected i/n"),
+        ({"epsilons": (8.0,)}, "8 is more than the whole range"),
+    ],
+)
+def test_impossible_sweeps(fields, match):
+    with pytest.raises(ValueError, match=match):
+        check_sweep(dataclasses.replace(SweepConfig(runs=("runs/k",), out="runs/out"), **fields))
+    check_sweep(SweepConfig(runs=("runs/k",), out="runs/out", order="ascending", warm_start=True))
 
 
 def test_sound_evaluations_say_nothing(capsys):

@@ -176,6 +176,7 @@ def test_what_boxes_cannot_do_is_said(run, tmp_path, capsys):
         ([*boxed, "--method", "trades"], "trades compares probabilities of classes"),
         ([*boxed, "--augment.rotate-degrees", "5"], "augment.rotate_degrees: boxes follow flips"),
         ([*boxed, "--model.name", "small_cnn"], "small_cnn finds no boxes; use centernet"),
+        ([*boxed, "--val-attack.name", "cw_linf"], "val_attack.name: cw_linf compares the logits"),
     ):
         assert main([*words, *more]) == 1
         assert said in capsys.readouterr().err

@@ -179,6 +179,8 @@ def test_plus_has_more_attacks():
         ({"epsilons": None}, "give one of them"),
         ({"epsilons": [0.2, 0.1]}, "strictly increasing"),
         ({"num_targets": 0}, "num_targets"),
+        ({"num_targets": 1.5}, "num_targets: must be an integer"),
+        ({"num_queries": 0}, "num_queries"),
         ({"fn": lambda w, x: logits(w, x)[:, :1]}, "one logit"),
         ({"fn": lambda w, x: logits(w, x)[:, :4]}, "is no class of a model with 4"),
     ],
