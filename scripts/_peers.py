@@ -34,7 +34,7 @@ def missing(name: str) -> str | None:
 
 
 def measure_peer(
-    task: _workload.Task, name: str, timed: tuple[int, ...], batch: int
+    task: _workload.Task, name: str, timed: tuple[int, ...], batch: int, seed: int = 0
 ) -> dict[str, Any]:
     """Attack what is right when clean at the budgets `timed` (indices), one after the other.
 
@@ -48,7 +48,7 @@ def measure_peer(
     net, images, targets = _to_torch(work, device)
     right = torch.tensor(work.right, device=device)
     x, y = images[right], targets[right]
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     attack = _ATTACKS[name](net, task, work.num_classes, batch, device)
     # what only a first call does, before the clock starts
     attack(x[:batch], y[:batch], task.epsilons[0])

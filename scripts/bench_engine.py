@@ -60,7 +60,8 @@ rows, useful, share: gradient rows computed, those that served a live image, the
 fewer rows: exhaustive rows / rows; / search: seconds over those of search, for peers of searches
 timed between their budgets; peak MiB: of the process, JAX included; points, differ: largest
 difference from ascending over the budgets, in points of robust accuracy, and share of images with
-another minimal budget; above: by how many images the curve is above torchattacks' at the most;
+another minimal budget; above: by how many images the curve is above torchattacks' at the most, also
+that of torchattacks with another seed;
 above best: above what torchattacks breaks at this or any smaller budget, each from its own start;
 tick / step: cost of a tick of ascending over a bare jitted PGD step (paired, median).
 """
@@ -117,6 +118,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="time Foolbox and ART on so many budgets and scale; torchattacks has its curve "
         "compared and runs on all",
     )  # fmt: skip
+    parser.add_argument(
+        "--peer-seeds", type=int, default=2, help="curves of torchattacks, to compare with itself"
+    )
     parser.add_argument(
         "--peer-batch", type=int, default=256,
         help="images that the peers attack at once; torch is fastest with all of them",
@@ -177,7 +181,10 @@ def _measure(model: str, task: _workload.Task, args: argparse.Namespace) -> list
             add(TWICE, _apart(_workload.measure_order, task, order, 2))
     for peer in args.peers:
         timed = _spread(len(task.epsilons), None if peer == "torchattacks" else args.peer_budgets)
-        add(peer, _apart(_peers.measure_peer, task, peer, timed, args.peer_batch))
+        # by how much the curve of one peer changes with its starts
+        for seed in range(args.peer_seeds if peer == "torchattacks" else 1):
+            name = f"{peer}, seed {seed}" if seed else peer
+            add(name, _apart(_peers.measure_peer, task, peer, timed, args.peer_batch, seed))
     return [{"model": model, **row} for row in _compare(rows, task)]
 
 
@@ -197,11 +204,10 @@ def _compare(rows: list[Row], task: _workload.Task) -> list[Row]:
             row["points"] = float(100 * np.abs(gap).max())
             row["below ascending"] = float(100 * np.maximum(-gap, 0).max())
             row["differ"] = float(np.not_equal(row["min_eps"], climb["min_eps"]).mean())
-        if ours and peer is not None:
-            above = np.subtract(row["robust"], peer["robust"]).max() * len(row["min_eps"])
-            row["above"] = round(float(above))
-            above = np.subtract(row["robust"], peer["best of starts"]).max()
-            row["above best"] = round(float(above) * len(row["min_eps"]))
+        if peer is not None and row is not peer and (ours or "seed" in row["program"]):
+            for name, curve in (("above", "robust"), ("above best", "best of starts")):
+                above = np.subtract(row["robust"], peer[curve]).max()
+                row[name] = round(float(above) * task.examples)
     return rows
 
 
