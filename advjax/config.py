@@ -369,8 +369,7 @@ class SweepConfig:
     slots: int | None = None
     """Images attacked at once on each device; None: by the number of images and the device."""
     gradient_dtype: str = "float32"
-    """`float32`, or `bfloat16`: faster gradients on most GPUs and TPUs, slower ones on a CPU. Every
-    verdict is float32."""
+    """Or `bfloat16`: faster on most GPUs and TPUs, slower on a CPU. Every verdict is float32."""
     quantise: int | None = None
     """8, 12 or 16: a success must survive rounding of its pixels to so many bits."""
     memory_limit_mb: int = 1024
@@ -385,8 +384,7 @@ class SweepConfig:
     stack_size: int = 8
     """So many models at once at the most."""
     shard: str = "0/1"
-    """`i/n`: do only every n-th image, from the i-th on (counted from 0), in a folder of its own,
-    OUT/shard-i-of-n; `advjax report OUT` reads all shards."""
+    """`i/n`: only every n-th image, from the i-th on (from 0), in OUT/shard-i-of-n."""
     distributed: bool = False
     """Join the processes of a SLURM job, a TPU pod or a Kubernetes job (jax.distributed)."""
     batch_size: int = 128
