@@ -33,7 +33,7 @@ from advjax.attacks._hopskipjump import hopskipjump
 from advjax.attacks._kernel import build_attack
 from advjax.attacks._nesterov import nifgsm
 from advjax.attacks._objective import from_logits
-from advjax.attacks._runners import run
+from advjax.attacks._runners import check_pixels, run
 from advjax.attacks._simba import simba
 from advjax.attacks._smia import smia, with_stabilisation
 from advjax.attacks._square import square
@@ -57,6 +57,7 @@ __all__ = [
     "bim",
     "build_attack",
     "by_name",
+    "check_pixels",
     "cospgd",
     "cw_l2",
     "cw_linf",

@@ -112,7 +112,17 @@ def _check_values(x: Array, eps: Array, bounds: tuple[Any, Any]) -> None:
     known = [v for v in (x, eps, *bounds) if not isinstance(v, jax.core.Tracer)]
     if len(known) < 4:
         return
-    pixels = np.asarray(x)
+    check_pixels(np.asarray(x), bounds)
+    if not (np.asarray(eps) >= 0).all():
+        raise ValueError(f"eps: must be zero or positive, got {np.asarray(eps).min()}")
+
+
+def check_pixels(pixels: np.ndarray, bounds: tuple[Any, Any]) -> None:
+    """Check images `[N, ...]` of floats.
+
+    Raises:
+      ValueError: pixels are NaN, or outside of the bounds of a ball.
+    """
     if not np.isfinite(pixels).all():
         row = int(np.argwhere(~np.isfinite(pixels))[0][0])
         raise ValueError(f"x: image {row} has NaN or infinite pixels; clean the data first")
@@ -122,5 +132,3 @@ def _check_values(x: Array, eps: Array, bounds: tuple[Any, Any]) -> None:
             f"x: pixels span [{pixels.min():.6g}, {pixels.max():.6g}], outside of the bounds "
             "of the ball; rescale the images or give the ball its bounds=(low, high)"
         )
-    if not (np.asarray(eps) >= 0).all():
-        raise ValueError(f"eps: must be zero or positive, got {np.asarray(eps).min()}")

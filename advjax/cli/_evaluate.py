@@ -16,7 +16,7 @@ from advjax.cli import _runtime
 from advjax.cli._autoattack import is_autoattack, run_autoattack
 from advjax.cli._checks import check_evaluation
 from advjax.cli._parse import parse
-from advjax.cli._rows import attacked_rows, clean_rows, in_turn, write_panel
+from advjax.cli._rows import attacked_rows, clean_rows, in_turn, write_panel, wrong_of
 from advjax.cli._subjects import Job, Subject, load_subjects, plan, precision_of
 from advjax.cli._torch import torch_subject
 from advjax.config import EvaluateConfig
@@ -98,14 +98,15 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
         if not stored(rows, subject, "none", 0.0, 0):
             first = next(job for job in jobs if job.subject.name == subject.name)
             rows.write(clean_rows(first, key, config), f"{subject.name}/none")
-    clean: dict[str, np.ndarray] = {}
+    clean: dict[tuple[str, str], np.ndarray] = {}
     shown = config.epsilons[len(config.epsilons) // 2]
     with bar:
         for job, eps, restart in todo:
             subject = job.subject
-            if subject.name not in clean:
-                clean[subject.name] = clean_of(rows, subject)
-            wrong = clean[subject.name]
+            named = subject.name, job.attack
+            if named not in clean:
+                clean[named] = wrong_of(job, key, config, clean_of(rows, subject))
+            wrong = clean[named]
             budget = f"{eps * 255:.3g}/255" if job.config.norm == "linf" else f"{eps:.3g}"
             bar.set_postfix_str(f"{subject.name} {job.attack} {budget}", refresh=False)
             started = time.monotonic()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from advjax import training
 from advjax.cli._main import UsageError
 from advjax.config import TrainConfig
 
@@ -13,6 +14,7 @@ from advjax.config import TrainConfig
 _LISTS = {
     "--seeds": "seed",
     "--optimizer.learning-rate": "lr",
+    "--lr": "lr",
     "--eps": "eps",
     "--beta": "beta",
 }
@@ -46,7 +48,9 @@ def split_lists(argv: Sequence[str]) -> tuple[list[str], Lists]:
         if not equals:
             value = words[0]
         if flag != "--seeds" and "," not in value:
-            rest.append(word)
+            # one value is the parser's, which knows the long name only
+            long = "--optimizer.learning-rate" if flag == "--lr" else word.partition("=")[0]
+            rest.append(f"{long}{equals}{value if equals else ''}")
             continue
         if not equals:
             words.pop(0)
@@ -82,7 +86,15 @@ def expand(config: TrainConfig, lists: Lists) -> list[TrainConfig]:
     Args:
       config: what they share.
       lists: from `split_lists`.
+
+    Raises:
+      ValueError: the method takes no notice of a list, so that all its runs would be one.
     """
+    for name, used in (("eps", training.uses_eps(config)), ("beta", training.uses_beta(config))):
+        if name in lists and not used:
+            raise ValueError(
+                f"--{name}: {config.method} training takes no notice of it; leave the list out"
+            )
     names = [name for name in ("lr", "eps", "beta", "seed") if name in lists]
     made = []
     for values in itertools.product(*(lists[name] for name in names)):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import boxes, engine, store
-from advjax.cli._subjects import Job, Subject
+from advjax.cli._subjects import Job, Subject, judges_itself
 from advjax.config import EvaluateConfig, SweepConfig
 from advjax.engine import ReferenceRows
 from advjax.tasks import get_task, told
@@ -30,6 +30,26 @@ def clean_rows(job: Job, key: jax.Array, config: EvaluateConfig | SweepConfig) -
         "success": wrong, "wrong_when_clean": wrong, "loss": loss, "linf": 0.0, "l2": 0.0,
         "num_steps": 0, "num_grads": 0, "num_queries": 1, "status": 0,
     }  # fmt: skip
+
+
+def wrong_of(
+    job: Job, key: jax.Array, config: EvaluateConfig | SweepConfig, wrong: np.ndarray
+) -> np.ndarray:
+    """Return `[N]`, which images count as broken before the attack of a job.
+
+    Args:
+      job: an attack; one with a criterion or a goal of its own judges clean images by that.
+      key: of the evaluation.
+      config: of the evaluation.
+      wrong: `[N]`, which images the model gets wrong.
+    """
+    if not judges_itself(job):
+        return wrong
+    split = job.subject.split
+    return engine.evaluate_clean(
+        job.make_attack, job.subject.variables, split.images, split.targets, key=key,
+        ids=split.ids, batch_size=config.batch_size,
+    )[1]  # fmt: skip
 
 
 def attacked_rows(

@@ -40,6 +40,11 @@ class Job(NamedTuple):
     spec: AttackSpec
 
 
+def judges_itself(job: Job) -> bool:
+    """Whether an attack has its own word for broken, so that clean images are judged by it too."""
+    return job.config.criterion is not None or job.config.goal is not None
+
+
 def load_subjects(config: EvaluateConfig | SweepConfig) -> list[Subject]:
     """Load models and their data, each once.
 
@@ -143,6 +148,9 @@ def plan(config: EvaluateConfig | SweepConfig, subjects: list[Subject]) -> list[
             whole = wanted.name == AUTOATTACK
             steps = None if whole or spec.num_steps == 1 else spec.num_steps
             label = dataclasses.replace(wanted, num_steps=steps).label()
+            if wanted.name == "universal":
+                # a trained perturbation is evaluated in Python; this is its control
+                label += "-random"
             jobs.append(Job(subject, label, wanted, made[key], spec))
     labels = [(job.subject.name, job.attack) for job in jobs]
     if len(set(labels)) < len(labels):
@@ -162,6 +170,11 @@ def _check_fits(name: str, subject: Subject) -> None:
         raise ValueError(
             f"attacks: autoattack compares the logits of classes; {subject.name} has {what}: use "
             "pgd or apgd"
+        )
+    if name == "cw_linf" and task == "multi":
+        raise ValueError(
+            f"attacks: cw_linf compares the logits of classes; {subject.name} has several findings "
+            "an image: use pgd:loss=margin"
         )
     if name in attacks.OF_LABELS and task in ("segmentation", "detection"):
         what = "masks" if task == "segmentation" else "boxes"

@@ -20,7 +20,7 @@ from advjax.cli._checks import check_sweep, shard_of
 from advjax.cli._evaluate import hash_of, leaves_of
 from advjax.cli._parse import parse
 from advjax.cli._rows import clean_rows
-from advjax.cli._subjects import Job, Subject, load_subjects, plan, precision_of
+from advjax.cli._subjects import Job, Subject, judges_itself, load_subjects, plan, precision_of
 from advjax.config import SweepConfig
 from advjax.engine import Progress, Tables
 from advjax.store import Store, fingerprint
@@ -153,7 +153,11 @@ def _run(config: SweepConfig, rows: Store, subjects: list[Subject], mesh: Any) -
                 key = jax.random.key(seed)
                 swept += run_autoattack(config, rows, job, _label(job, seed), key, mesh)
                 continue
-            cell = Cell(rows, job, _label(job, seed), config, clean[subject.name])
+            before = clean[subject.name]
+            if judges_itself(job):
+                # the engine says which images count as broken before the attack
+                before = before._replace(wrong=np.zeros_like(before.wrong))
+            cell = Cell(rows, job, _label(job, seed), config, before)
             if len(cell.missing()) or not cell.concluded():
                 wanted.append(cell)
         number += len(group)

@@ -16,7 +16,7 @@ from advjax.cli import _runtime
 from advjax.cli._checks import check_evaluation
 from advjax.cli._evaluate import add_cost, clean_of, hash_of, leaves_of, show, stored
 from advjax.cli._parse import parse
-from advjax.cli._rows import attacked_rows, clean_rows
+from advjax.cli._rows import attacked_rows, clean_rows, wrong_of
 from advjax.cli._subjects import AUTOATTACK, Job, Subject, load_subjects, plan, precision_of
 from advjax.config import AttackConfig, EvaluateConfig
 from advjax.engine import ReferenceRows
@@ -99,6 +99,10 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
             first = next(job for job in jobs if job.subject.name == subject.name)
             rows.write(clean_rows(first, key, config), f"{subject.name}/none")
     clean = {name: clean_of(rows, subject) for name, subject in subjects.items()}
+    wrong = {
+        (job.subject.name, job.attack): wrong_of(job, key, config, clean[job.subject.name])
+        for job in jobs
+    }
     todo = [
         (job, eps, lacking)
         for job in jobs
@@ -114,7 +118,7 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
         for judge in lacking:
             name = judge.subject.name
             found = made if name == subject.name else _judged(config, judge, made, key)
-            columns = attacked_rows(judge, eps, 0, found, clean[name])
+            columns = attacked_rows(judge, eps, 0, found, wrong[name, job.attack])
             rows.write(columns, f"{name}/{judge.attack}/{eps!r}/0")
         add_cost(rows, job, len(clean[subject.name]), time.monotonic() - started)
     return len(todo)

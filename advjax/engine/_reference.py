@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import attacks, threat
+from advjax.engine._inputs import check_labels
 from advjax.random import example_keys
 from advjax.types import Array, Attack, Objective, PyTree
 
@@ -123,9 +124,10 @@ def reference(
       `ReferenceRows`.
 
     Raises:
-      ValueError: there is no example, or the sizes do not fit.
+      ValueError: there is no example, the sizes do not fit, or a label is no class of the model.
     """
     ids = np.arange(len(x)) if ids is None else np.asarray(ids)
+    _check_labels(make_attack, params, x, y)
     attacked, judged = _programs(make_attack)
     name = make_attack(params).spec.name
     # parts is one tuple of arrays per batch, in the order of ReferenceRows
@@ -164,9 +166,10 @@ def evaluate_clean(
       finite) and the loss `[N]`.
 
     Raises:
-      ValueError: there is no example, or the sizes do not fit.
+      ValueError: there is no example, the sizes do not fit, or a label is no class of the model.
     """
     ids = np.arange(len(x)) if ids is None else np.asarray(ids)
+    _check_labels(make_attack, params, x, y)
     _, judged = _programs(make_attack)
     parts = []
     for rows, image, target in batches(x, y, ids, batch_size):
@@ -175,6 +178,20 @@ def evaluate_clean(
     output, wrong, loss = join(parts, len(x))
     finite = np.asarray(finite_outputs(jax.tree.map(jnp.asarray, output)))
     return output, wrong | ~(np.isfinite(loss) & finite), loss
+
+
+def _check_labels(make_attack: MakeAttack, params: PyTree, x: np.ndarray, y: PyTree) -> None:
+    """Refuse labels that are no class or no finding of the model, before any compute."""
+
+    def outputs(params: PyTree, image: Array, key: Array) -> PyTree:
+        return make_attack(params).spec.objective.apply(image, key)
+
+    if len(x) == 0:
+        return
+    image = jax.ShapeDtypeStruct((1, *np.shape(x)[1:]), jnp.float32)
+    found = jax.eval_shape(outputs, params, image, jax.random.split(jax.random.key(0), 1))
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), found)
+    check_labels(one, jax.tree.map(np.asarray, y))
 
 
 def batches(x: np.ndarray, y: PyTree, ids: np.ndarray, batch_size: int) -> Any:

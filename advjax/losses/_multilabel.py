@@ -19,13 +19,14 @@ def binary_cross_entropy(logits: Array, labels: Array) -> Array:
         finding, which contributes nothing and is left out of the mean.
 
     Returns:
-      `[]`, non-negative; 0 where every label is unknown.
+      `[]`, non-negative; 0 where every label is unknown; NaN where one is above 1 or NaN.
     """
     chex.assert_rank([logits, labels], [1, 1])
     chex.assert_equal_shape([logits, labels])
-    known = labels >= 0
+    # a NaN is no unknown finding
+    known = ~(labels < 0)
     labels = labels.astype(logits.dtype)
-    terms = jax.nn.softplus(logits) - labels * logits
+    terms = jax.nn.softplus(logits) - jnp.where(labels > 1, jnp.nan, labels) * logits
     total = jnp.sum(jnp.where(known, terms, 0))
     return total / jnp.maximum(jnp.sum(known), 1).astype(logits.dtype)
 

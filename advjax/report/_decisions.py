@@ -10,7 +10,7 @@ import numpy as np
 
 from advjax.report._results import Array, Cell, Group, ModelRows
 
-Flags = Callable[[Cell], tuple[Array, Array]]
+Flags = Callable[[Cell], tuple[Array, Array, Array]]
 
 
 def right(probabilities: Array, target: Array) -> Array:
@@ -26,12 +26,13 @@ def right(probabilities: Array, target: Array) -> Array:
     return np.where(target > 0, probabilities > 0.5, probabilities < 0.5)
 
 
-def flags(group: Group, model: ModelRows) -> tuple[Array, Flags]:
-    """Return what is right before any attack `[1, N, K]`, and what gives a cell's flags.
+def flags(group: Group, model: ModelRows) -> Flags:
+    """Return what gives a cell's flags.
 
-    The flags are those of `_statistics`: right at each budget alone, and at this and all smaller
-    ones, each `[E, N, K]`. A decision that is wrong when clean counts as wrong everywhere. Where
-    an output is not stored, all decisions of an image are as right as the image.
+    The flags are those of `_statistics`: right before any attack `[1, N, K]`, at each budget alone,
+    and at this and all smaller ones, each `[E, N, K]`. A decision that is wrong when clean counts
+    as wrong everywhere. Where an output is not stored, all decisions of an image are as right as
+    the image.
     """
 
     def decided(cell: Cell, whole: Array) -> Array:
@@ -46,11 +47,11 @@ def flags(group: Group, model: ModelRows) -> tuple[Array, Flags]:
     else:
         before = decided(model.clean, images)
 
-    def of(cell: Cell) -> tuple[Array, Array]:
-        stands = decided(cell, ~cell.success & images) & before
-        return stands, np.logical_and.accumulate(stands, axis=0)
+    def of(cell: Cell) -> tuple[Array, Array, Array]:
+        stands = decided(cell, ~cell.success & ~cell.wrong) & before
+        return before, stands, np.logical_and.accumulate(stands, axis=0)
 
-    return before, of
+    return of
 
 
 def share(values: Array, target: Array) -> Callable[[Array], Array]:

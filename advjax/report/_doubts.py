@@ -35,7 +35,7 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
             "Outputs that are not finite, or not stored, are left out of AUROC, sensitivity and "
             f"specificity: {'; '.join(missing)}."
         )
-    rising = [(name, _rise(cell, model)) for name, model, cell in cells]
+    rising = [(name, _rise(cell)) for name, _, cell in cells]
     weak = [f"{100 * rise:.1f} points for {name}" for name, rise in rising if rise > 0.05]
     if weak:
         said.append(
@@ -69,11 +69,14 @@ def _misled(model: ModelRows, norms: dict[str, str]) -> list[str]:
 
     At no smaller a budget than theirs; that a real gradient misleads so often is a sign of masking.
     """
-    said, right = [], ~model.wrong
+    said = []
     for name, blind in model.attacks.items():
+        right = ~blind.wrong
         guided = [
             cell for other, cell in model.attacks.items()
             if cell.num_grads and norms.get(other) == norms.get(name)
+            # by another criterion more may be broken without anything being wrong
+            and np.array_equal(cell.wrong, blind.wrong)
         ]  # fmt: skip
         if blind.num_grads or not guided or not right.any():
             continue
@@ -96,9 +99,9 @@ def _misled(model: ModelRows, norms: dict[str, str]) -> list[str]:
     return said
 
 
-def _rise(cell: Cell, model: ModelRows) -> float:
+def _rise(cell: Cell) -> float:
     """Return how far accuracy under attack climbs above what a smaller budget had left."""
-    alone = metrics.accuracy_under_attack(cell.success, model.wrong)
+    alone = metrics.accuracy_under_attack(cell.success, cell.wrong)
     return float(np.max(alone - np.minimum.accumulate(alone)))
 
 

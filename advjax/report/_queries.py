@@ -46,9 +46,9 @@ def curves(group: Group, attacks: list[str]) -> Iterator[Curve]:
         if largest < 2:
             continue  # images that were made before: nothing is searched
         for place, cell in enumerate(cells):
-            right = ~group.models[place].wrong
-            if cell is None or not right.any():
+            if cell is None or cell.wrong.all():
                 continue
+            right = ~cell.wrong
             budget = len(cell.eps) // 2
             needed = _needed(cell, budget)[right]
             asked = np.unique(np.geomspace(1, max(largest, 2), NUM_POINTS).astype(int))

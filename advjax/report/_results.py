@@ -18,6 +18,7 @@ class Cell(NamedTuple):
     """Rows of one model under one attack, restarts merged: per (budget, example) the worst one.
 
     Attributes:
+      wrong: `[N]` bool, broken before the attack by the criterion of the attack.
       eps: `[E]`, increasing.
       success: `[E, N]` bool.
       evaluated: `[E, N]` bool.
@@ -32,6 +33,7 @@ class Cell(NamedTuple):
       status: how many rows ended with each status code.
     """
 
+    wrong: Array
     eps: Array
     success: Array
     evaluated: Array
@@ -51,7 +53,7 @@ class ModelRows(NamedTuple):
 
     Attributes:
       name: of the model.
-      wrong: `[N]` bool, wrong before any attack.
+      wrong: `[N]` bool, what the model gets wrong before any attack.
       clean: the clean rows, `[1, N]`, or None where none are stored.
       attacks: by name, in the order of the evaluation.
     """
@@ -239,16 +241,17 @@ def _model(
     notes: list[str],
 ) -> ModelRows:
     """Arrange the rows of one model as arrays over `ids`."""
-    wrong = np.zeros(ids.size, bool)
     cells = {}
     for attack, rows in by_attack.items():
         inside = np.isin(rows["example_id"], ids)
         rows = {key: values[inside] for key, values in rows.items()}
-        wrong[np.searchsorted(ids, rows["example_id"][rows["wrong_when_clean"]])] = True
         cell = _cell(rows, ids, f"{name}, {attack} on {data}", notes)
         if cell is not None:
             cells[attack] = cell
     clean = cells.pop(CLEAN, None)
+    # without clean rows: what every attack counts as broken before it
+    found = [cell.wrong for cell in ([clean] if clean else cells.values())]
+    wrong = np.logical_and.reduce(found) if found else np.zeros(ids.size, bool)
     return ModelRows(name, wrong, clean, cells)
 
 
@@ -270,8 +273,11 @@ def _cell(rows: dict[str, Array], ids: Array, where: str, notes: list[str]) -> C
         return None
     worst = worst[np.isin(eps, budgets[whole])].reshape(-1, ids.size)
     known = rows["evaluated"][worst]
+    wrong = np.zeros(ids.size, bool)
+    wrong[np.searchsorted(ids, rows["example_id"][rows["wrong_when_clean"]])] = True
     codes, status = np.unique(rows["status"], return_counts=True)
     return Cell(
+        wrong=wrong,
         eps=budgets[whole],
         success=rows["success"][worst],
         evaluated=known,

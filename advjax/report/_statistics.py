@@ -143,10 +143,10 @@ def _compute(group: Group, norms: dict[str, str], num: int, seed: int) -> Statis
     chosen = {norm: choose(eps) for norm, eps in budgets.items()}
     multi = group.multi
     cases = [(model, norm, eps) for model in group.models for norm, eps in budgets.items()]
-    curves = [c for m, n, e in cases for c in _curves(m, n, e, norms, *_flags(m))]
+    curves = [c for m, n, e in cases for c in _curves(m, n, e, norms, _flags)]
     decided = [
         c for m, n, e in cases if multi
-        for c in _curves(m, n, e, norms, *_decisions.flags(group, m))
+        for c in _curves(m, n, e, norms, _decisions.flags(group, m))
     ]  # fmt: skip
 
     def over_decisions(values: Array) -> Callable[[Array], Array]:
@@ -224,14 +224,10 @@ def _series(
     ]
 
 
-def _flags(model: ModelRows) -> tuple[Array, _decisions.Flags]:
-    """Return which images are right before any attack, and what gives a cell's flags."""
-
-    def of(cell: Cell) -> tuple[Array, Array]:
-        alone = metrics.broken_alone(cell.success, model.wrong)
-        return ~alone, ~metrics.broken_up_to(cell.success, model.wrong)
-
-    return ~model.wrong[None], of
+def _flags(cell: Cell) -> tuple[Array, Array, Array]:
+    """Return which images stand before the attack, at each budget alone, and up to each budget."""
+    alone = metrics.broken_alone(cell.success, cell.wrong)
+    return ~cell.wrong[None], ~alone, ~metrics.broken_up_to(cell.success, cell.wrong)
 
 
 def _curves(
@@ -239,18 +235,19 @@ def _curves(
     norm: str,
     eps: Array,
     norms: dict[str, str],
-    right: Array,
     flags: _decisions.Flags,
 ) -> list[_Curve]:
     """Return the curves of one model and norm: all attacks together, then each."""
     cells = {name: cell for name, cell in model.attacks.items() if norms[name] == norm}
+    found = {name: flags(cell) for name, cell in cells.items()}
+    if not found:
+        return []
     whole = []
-    held_all, stands_all = (
-        np.repeat(right, eps.size, 0),
-        np.repeat(right, eps.size, 0).astype(float),
-    )
+    before = np.logical_and.reduce([right for right, _, _ in found.values()])
+    held_all = np.repeat(before, eps.size, 0)
+    stands_all = held_all.astype(float)
     for name, cell in cells.items():
-        stands, held = flags(cell)
+        right, stands, held = found[name]
         own = np.concatenate([[0.0], cell.eps])
         whole.append(
             _Curve(

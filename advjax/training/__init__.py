@@ -15,6 +15,7 @@ The step alone, for programs of your own:
 """
 
 from advjax.training import methods
+from advjax.training._checks import uses_beta, uses_eps
 from advjax.training._config_io import config_from_dict, config_to_dict
 from advjax.training._evaluate import predict, predict_attacked, robust_scores, scores
 from advjax.training._gap import (
@@ -76,4 +77,6 @@ __all__ = [
     "train_uap",
     "uap_radius",
     "unique_keys",
+    "uses_beta",
+    "uses_eps",
 ]

@@ -106,6 +106,19 @@ def _check_validation(config: TrainConfig) -> None:
         )
 
 
+def uses_eps(config: TrainConfig) -> bool:
+    """Whether `eps` is a budget of training: not of methods without an attack or with a range."""
+    ranged = config.method == "mpadvt" or (
+        config.method == "maadvt" and config.eps_range is not None
+    )
+    return config.method not in UNATTACKED and not ranged
+
+
+def uses_beta(config: TrainConfig) -> bool:
+    """Whether the method weighs by `beta`."""
+    return config.method in ("trades", "mart", "maadvt", "hat")
+
+
 def selects_robust(config: TrainConfig) -> bool:
     """Whether the robust score of the validation split picks the best checkpoint."""
     if config.select_by == "auto":
@@ -146,7 +159,17 @@ def check_splits(config: TrainConfig, task: str, sizes: dict[str, int], num_clas
             f"batch_size: {config.batch_size} is more than the {sizes['train']} training images; "
             f"use at most {sizes['train']}"
         )
-    boxes = models.output_of(config.model.name) == "boxes"
+    gives = models.output_of(config.model.name)
+    if task != "detection" and gives != "boxes" and (gives == "pixels") != (task == "segmentation"):
+        name = config.model.name
+        raise ValueError(
+            f"model.name: {name} gives {gives}, but {config.data.source} has masks; use unet or "
+            "segnet, or data.task single where it has labels too"
+            if task == "segmentation"
+            else f"model.name: {name} gives {gives}, but the data have labels; use another one, or "
+            "data.task segmentation where they have masks too"
+        )
+    boxes = gives == "boxes"
     if boxes != (task == "detection"):
         raise ValueError(
             f"model.name: {config.model.name} finds boxes, which {task} data do not have; use "
@@ -154,6 +177,11 @@ def check_splits(config: TrainConfig, task: str, sizes: dict[str, int], num_clas
             if boxes
             else f"model.name: {config.model.name} finds no boxes; use centernet for data.task "
             "detection"
+        )
+    if config.val_attack.name == "cw_linf" and task == "multi":
+        raise ValueError(
+            "val_attack.name: cw_linf compares the logits of classes, of which findings have none; "
+            "use pgd"
         )
     if config.val_attack.name in attacks.OF_LABELS and task in ("segmentation", "detection"):
         raise ValueError(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from advjax import data, threat
+from advjax import attacks, data, threat
 from advjax.checkpoint import Checkpoints
 from advjax.data import Split
 from advjax.models import Model
@@ -324,6 +324,16 @@ def _check(
     budgets = [float(e) for e in np.ravel(np.asarray(eps, np.float64))]
     if not budgets or not all(0 < e < np.inf for e in budgets):
         raise ValueError(f"eps: expected positive budgets in pixel units, got {eps}")
+    low, high = (np.asarray(bound, np.float64) for bound in ball.bounds)
+    if ball.name == "linf" and max(budgets) > float(np.max(high - low)) * (1 + 1e-6):
+        raise ValueError(
+            f"eps: {max(budgets):g} is more than all that a pixel can change; budgets are in pixel "
+            "units (8/255, not 8)"
+        )
+    for split in (train, held_out):
+        images = np.asarray(split.images)
+        if images.dtype != np.uint8:
+            attacks.check_pixels(images, ball.bounds)
     if ball.rows is not None:
         raise ValueError("ball: a generator is trained in one ball, not in one for each image")
     if not len(train) or not len(held_out):

@@ -31,7 +31,7 @@ from advjax.training._progress import Progress, loading
 from advjax.training._state import TrainState, eval_variables, init_state
 from advjax.training._step import AugmentPair, Step, make_train_step
 from advjax.training._sums import Sums
-from advjax.training.methods import Method
+from advjax.training.methods import Method, trained_eps
 from advjax.training.methods import build as build_method
 from advjax.types import Array
 
@@ -362,7 +362,9 @@ def plan(job: Job, state: TrainState, done: int) -> str:
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     shape = "x".join(str(n) for n in dataset.image_shape)
     size = optax.tree.size(state.params)
-    attack = "" if config.method in UNATTACKED else f" at eps {config.eps:.4g}"
+    low, high = trained_eps(config)
+    budget = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+    attack = "" if config.method in UNATTACKED else f" at eps {budget}"
     resumed = f", resumed after epoch {done}" if done else ""
     return (
         f"{config.out}: {config.method} training{attack} of {job.model.name} "

@@ -43,9 +43,14 @@ def read_header(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         header = json.loads(path.read_text())
     except FileNotFoundError:
+        inside = sorted(str(file.parent) for file in Path(run_dir).glob(f"*/{CONFIG}"))
+        remedy = (
+            f"it holds several runs: name them, {' '.join(inside)}"
+            if inside
+            else "name the folder that `advjax train` wrote (its --out)"
+        )
         raise FileNotFoundError(
-            f"{run_dir} is no training run: {CONFIG} is missing; name the folder that "
-            "`advjax train` wrote (its --out)"
+            f"{run_dir} is no training run: {CONFIG} is missing; {remedy}"
         ) from None
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read: {error}; restore it or start a new run") from None

@@ -90,10 +90,12 @@ def train_uap(
     """
     spec = make_attack(params).spec
     images = _images(x)
+    attacks.check_pixels(np.asarray(images), spec.ball.bounds)
     _check(len(images), eps, delta, max_passes, batch_size, accept)
     if attack_eps is None:
         attack_eps = np.inf if spec.minimal else _STEP * eps
     programs = _cached(make_attack, ball, batch_size, accept, decide or _largest)
+    _check_target(make_attack, params, images, target)
     targets = _targets(programs[2], params, images, target, batch_size)
     v = jnp.zeros(images.shape[1:], images.dtype)
     best = (-1.0, np.asarray(v))
@@ -254,6 +256,21 @@ def _check(
         )
     if accept not in ("always", "success"):
         raise ValueError(f"accept: {accept!r} is unknown; use always or success")
+
+
+def _check_target(make_attack: MakeAttack, params: PyTree, x: Array, target: Any) -> None:
+    """Refuse a target that is no class of a model with outputs `[C]`."""
+
+    def outputs(params: PyTree, x: Array) -> Output:
+        return make_attack(params).spec.objective.apply(x, _keys(jax.random.key(0), len(x)))
+
+    given, shapes = np.asarray(target), jax.tree.leaves(jax.eval_shape(outputs, params, x[:1]))
+    classes = target is not None and given.shape in ((), (len(x),)) and given.dtype.kind in "iu"
+    if not classes or len(shapes) != 1 or shapes[0].ndim != 2:
+        return
+    count = shapes[0].shape[1]
+    if given.shape != (count,) and ((given < 0) | (given >= count)).any():
+        raise ValueError(f"target: the model has classes 0 to {count - 1}, got {given.max()}")
 
 
 def _targets(

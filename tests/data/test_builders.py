@@ -144,6 +144,26 @@ def test_a_missing_file_is_named(prepared, tmp_path, name):
         builders.prepare(builders.find(name), root, size=8, data_dir=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("isic2016", "ISBI2016_ISIC_Part1_{}_GroundTruth"),
+        ("isic2017", "ISIC-2017_{}_Part1_GroundTruth"),
+    ],
+)
+def test_classes_of_isic_need_no_masks(tmp_path, name, folder):
+    import shutil
+
+    fakes.MAKERS[name](tmp_path)
+    for which in ("Training", "Validation", "Test", "Test_v2"):
+        shutil.rmtree(tmp_path / folder.format(which), ignore_errors=True)
+    builders.prepare(builders.find(name), tmp_path, size=8, data_dir=tmp_path / "tfds")
+    source = f"tfds:{tmp_path}/tfds/{name}"
+    assert len(data.load(DataConfig(source=source)).splits["test"]) == 4
+    with pytest.raises(ValueError, match="mask"):
+        data.load(DataConfig(source=source, task="segmentation"))
+
+
 def test_an_image_that_a_table_names_and_a_broken_one(tmp_path):
     fakes.aptos2019(tmp_path)
     recipe = builders.find("aptos2019")

@@ -94,6 +94,9 @@ def test_binary_cross_entropy_leaves_unknown_findings_out():
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
     assert got[0] == 0
     assert losses.bce is losses.binary_cross_entropy
+    # a label that is none is no unknown finding
+    for wrong in (2.0, jnp.nan):
+        assert jnp.isnan(losses.bce(jnp.ones(2), jnp.asarray([1.0, wrong])))
 
 
 def test_single_label_criteria():

@@ -54,25 +54,29 @@ def test_the_page_says_what_each_attack_of_a_cascade_broke(tmp_path):
     assert "Two classes: margins." in page
 
 
+WRONG = np.array([0, 0, 0, 0, 0, 1], bool)
+
+
 def _rows(eps, success, num_grads):
-    fields = dict.fromkeys(_results.Cell._fields)
+    fields = dict.fromkeys(_results.Cell._fields) | {"wrong": WRONG}
     told = {"eps": np.array(eps), "success": np.array(success, bool), "num_grads": num_grads}
     return _results.Cell(**{**fields, **told})
 
 
 def test_a_black_box_that_breaks_more_than_gradients_do_is_a_doubt():
-    wrong = np.array([0, 0, 0, 0, 0, 1], bool)
     # of the last right image the gradient attack fails below, and at no larger budget than square
     pgd = _rows([0.01, 0.02], [[1, 0, 0, 0, 0, 1], [1, 1, 0, 0, 0, 1]], 90)
     square = _rows([0.01, 0.02], [[1, 1, 0, 0, 0, 1], [1, 1, 1, 0, 1, 1]], 0)
     norms = {"pgd": "linf", "square": "linf", "ddn": "l2"}
 
     def said(**attacks):
-        return _doubts._misled(_results.ModelRows("net", wrong, None, attacks), norms)
+        return _doubts._misled(_results.ModelRows("net", WRONG, None, attacks), norms)
 
     (line,) = said(pgd=pgd, square=square)
     assert line.startswith("square on net broke 3 of 5 images")
     assert said(pgd=square._replace(num_grads=9), square=square) == []
+    # an attack with a criterion of its own is no measure of another one
+    assert said(pgd=pgd._replace(wrong=np.zeros(6, bool)), square=square) == []
     # another norm says nothing, nor does an attack that stopped at a smaller budget
     assert said(ddn=pgd, square=square) == []
     small = _rows([0.01], [[1, 1, 0, 0, 0, 1]], 90)

@@ -268,6 +268,7 @@ def test_a_killed_training_goes_on(tmp_path):
     [
         ({"eps": ()}, "eps"),
         ({"eps": (0.1, 0.0)}, "eps"),
+        ({"eps": (8.0,)}, "8/255, not 8"),
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 0}, "batch_size"),
         ({"stack": "both"}, "stack"),

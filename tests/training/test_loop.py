@@ -455,6 +455,19 @@ def test_the_default_validation_attack_has_the_norm_of_training():
     check_config(with_defaults(TrainConfig(method="pgd", norm="l2", eps=0.5)))
 
 
+def test_a_network_of_another_task_is_named(make, findings):
+    for fields, words in (
+        ({"model": ModelConfig(name="unet")}, "unet gives pixels, but the data have labels"),
+        ({"data": findings, "val_attack": AttackConfig(name="cw_linf")}, "of which findings have"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            training.train(make("run", **fields))
+    masks = DataConfig(source="phantom:ct", size=16, num_train=32, num_val=8, num_test=8,
+                       task="segmentation")  # fmt: skip
+    with pytest.raises(ValueError, match="small_cnn gives labels, but phantom:ct has masks"):
+        training.train(make("run", data=masks))
+
+
 def test_balanced_sampling_needs_one_label(make, findings):
     with pytest.raises(ValueError, match="balanced: class-balanced sampling needs single-label"):
         _train(make("run", data=findings, balanced=True))
@@ -463,6 +476,11 @@ def test_balanced_sampling_needs_one_label(make, findings):
 def test_what_is_no_run_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is no training run: config\.json is missing"):
         training.restore_model(tmp_path)
+    for name in ("seed-0", "seed-1"):
+        (tmp_path / "many" / name).mkdir(parents=True)
+        (tmp_path / "many" / name / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"holds several runs: .*seed-0 .*seed-1"):
+        training.restore_model(tmp_path / "many")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json cannot be read"):
         training.restore_model(tmp_path)

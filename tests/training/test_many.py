@@ -201,11 +201,19 @@ def test_lists_of_the_command_line():
     assert lists == {
         "seed": [0, 1, 2], "eps": [2 / 255, 4 / 255], "beta": [1, 6], "lr": [0.1, 0.05],
     }  # fmt: skip
-    configs = expand(TrainConfig(out="runs/a"), lists)
+    configs = expand(TrainConfig(out="runs/a", method="trades"), lists)
     assert len(configs) == 24
     assert configs[0].out == "runs/a/lr-0.1-eps-0.007843-beta-1-seed-0"
     assert configs[-1].seed == 2
     assert configs[-1].optimizer.learning_rate == 0.05
+    # all runs of such a list would be the same one
+    for method, name in (("standard", "eps"), ("mpadvt", "eps"), ("pgd", "beta")):
+        with pytest.raises(ValueError, match=f"--{name}: {method} training takes no notice"):
+            expand(TrainConfig(method=method), {name: [0.1, 0.2]})
+    assert split_lists(["--lr", "0.1,0.01"]) == ([], {"lr": [0.1, 0.01]})
+    assert split_lists(["--lr", "0.1", "--lr=1"])[0] == [
+        "--optimizer.learning-rate", "0.1", "--optimizer.learning-rate=1",
+    ]  # fmt: skip
     # what is no list is left to the parser
     assert split_lists(["--eps", "8/255", "--seed", "3"]) == (["--eps", "8/255", "--seed", "3"], {})
     for words in (["--seeds", "a"], ["--seeds", "1,1"], ["--seeds", "0.5"], ["--beta", "1,x"]):

@@ -170,8 +170,11 @@ def test_radius_is_a_share_of_the_mean_norm():
         ({"eps": 0.1, "max_passes": 0}, "max_passes"),
         ({"eps": 0.1, "accept": "never"}, "accept"),
         ({"eps": 0.1, "target": 0.5}, "target"),
+        ({"eps": 0.1, "target": 9}, "target: the model has classes 0 to"),
+        ({"eps": 0.1, "x": X * 255}, "outside of the bounds"),
+        ({"eps": 0.1, "x": X * np.nan}, "NaN"),
     ],
 )
 def test_bad_input(options, words):
     with pytest.raises(ValueError, match=words):
-        training.train_uap(signs, PARAMS, X, key=KEY, **options)
+        training.train_uap(signs, PARAMS, options.pop("x", X), key=KEY, **options)

@@ -125,6 +125,12 @@ def by_stem(*folders: Path, mask: bool = False) -> dict[str, Path]:
     return found
 
 
+def masks_of(root: Path, folder: str) -> Callable[[str, str], Path | None]:
+    """Return what gives the mask of an image, by name and table; none where none are unpacked."""
+    masks = by_stem(root / folder, mask=True) if (root / folder).is_dir() else {}
+    return lambda name, table: pick(masks, name, table) if masks else None
+
+
 def pick(files: dict[str, Path], name: str, where: str) -> Path:
     """Return the file of an image.
 

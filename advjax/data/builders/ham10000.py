@@ -8,6 +8,7 @@ from advjax.data.builders._recipe import (
     by_stem,
     class_of,
     divide,
+    masks_of,
     need,
     pick,
     rows,
@@ -23,7 +24,7 @@ def _records(root: Path) -> dict[str, list[Record]]:
     # one archive or two
     folders = [one, need(root, "HAM10000_images_part_2")] if one.name.endswith("1") else [one]
     files = by_stem(*folders)
-    masks = by_stem(root / _MASKS, mask=True) if (root / _MASKS).is_dir() else {}
+    masks = masks_of(root, _MASKS)
     found = []
     for row in rows(table, "lesion_id", "image_id", "dx"):
         name = row["image_id"]
@@ -32,7 +33,7 @@ def _records(root: Path) -> dict[str, list[Record]]:
                 name,
                 pick(files, name, table.name),
                 class_of(CLASSES, row["dx"], f"{table.name}, {name}"),
-                pick(masks, name, table.name) if masks else None,
+                masks(name, table.name),
                 group=row["lesion_id"],
             )
         )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from advjax.data.builders._recipe import Recipe, Record, by_stem, need, pick, rows
+from advjax.data.builders._recipe import Recipe, Record, by_stem, masks_of, need, pick, rows
 
 CLASSES = ("nevus", "melanoma", "seborrheic_keratosis")
 _SPLITS = {"train": "Training", "val": "Validation", "test": "Test_v2"}
@@ -15,7 +15,7 @@ def _records(root: Path) -> dict[str, list[Record]]:
 def _split(root: Path, which: str) -> list[Record]:
     files = by_stem(need(root, f"ISIC-2017_{which}_Data"))
     table = need(root, f"ISIC-2017_{which}_Part3_GroundTruth.csv")
-    masks = by_stem(need(root, f"ISIC-2017_{which}_Part1_GroundTruth"), mask=True)
+    masks = masks_of(root, f"ISIC-2017_{which}_Part1_GroundTruth")
     found = []
     for row in rows(table, "image_id", *CLASSES[1:]):
         name = row["image_id"]
@@ -23,14 +23,14 @@ def _split(root: Path, which: str) -> list[Record]:
         if len(positive) > 1:
             raise ValueError(f"{table.name}: {name} has two diagnoses")
         image = pick(files, name, table.name)
-        mask = pick(masks, name, table.name)
-        found.append(Record(name, image, positive[0] if positive else 0, mask))
+        label = positive[0] if positive else 0
+        found.append(Record(name, image, label, masks(name, table.name)))
     return found
 
 
 RECIPE = Recipe(
     "isic2017",
-    "dermoscopy, 3 classes, lesion masks, RGB",
+    "dermoscopy, 3 classes, lesion masks where unpacked, RGB",
     3,
     _records,
     class_names=CLASSES,

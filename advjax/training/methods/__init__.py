@@ -18,6 +18,7 @@ from advjax.training.methods._build import (
     iterated,
     one_step,
     random_step,
+    trained_eps,
     training_ball,
 )
 from advjax.training.methods._draws import Draws, draw, rows_of
@@ -74,6 +75,7 @@ __all__ = [
     "rows_of",
     "standard",
     "trades",
+    "trained_eps",
     "training_ball",
     "weighted",
 ]

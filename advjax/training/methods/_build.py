@@ -154,6 +154,15 @@ def _draws(config: TrainConfig, eps: tuple[float, float], share: float) -> Draws
     return Draws((low, high), (fewest, most), share, config.draw_per)
 
 
+def trained_eps(config: TrainConfig) -> tuple[float, float]:
+    """Return the smallest and the largest budget of a method that attacks."""
+    if config.method == "mpadvt":
+        return _draws(config, _MPADVT_EPS, 1.0).eps
+    if config.method == "maadvt":
+        return _draws(config, (config.eps, config.eps), 1.0).eps
+    return config.eps, config.eps
+
+
 def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
