@@ -33,8 +33,8 @@ def check_torch(config: EvaluateConfig) -> None:
         raise ValueError("torch_weights: evaluates one PyTorch model; leave runs out, or it")
     if config.model is None:
         raise ValueError("model: which architecture has these weights? such as --model resnet18")
-    if models.output_of(config.model) != "labels":
-        raise ValueError(f"model: {config.model} gives no labels; evaluate takes classifiers")
+    if models.output_of(config.model) not in ("labels", "pixels"):
+        raise ValueError(f"model: {config.model} gives neither labels nor masks")
     if not config.data.source:
         raise ValueError("data.source: on which images? such as --data folder:PATH")
     if (config.mean is None) != (config.std is None):
@@ -60,7 +60,7 @@ def torch_subject(config: EvaluateConfig) -> Subject:
     mean, std = _moments(config, channels)
     model, variables = models.load_torch(name, file, mean=mean, std=std)
     dataset = data.load(config.data)
-    _check_fit(file, dataset, outputs, channels)
+    _check_fit(file, dataset, name, outputs, channels)
     told = f"{file}: {model.name}, {outputs} outputs; pixels are normalised by mean {_say(mean)}, "
     apply = model.apply
     if dataset.image_shape[-1] < channels:
@@ -88,10 +88,14 @@ def _moments(config: EvaluateConfig, channels: int) -> tuple[tuple[float, ...], 
     return config.mean, config.std
 
 
-def _check_fit(file: str, dataset: Dataset, outputs: int, channels: int) -> None:
+def _check_fit(file: str, dataset: Dataset, name: str, outputs: int, channels: int) -> None:
     """Refuse images or classes that the model was not made for."""
-    if dataset.task not in ("single", "multi"):
-        raise ValueError(f"data.task: {dataset.name} has no labels but a {dataset.task} task")
+    gives = models.output_of(name)
+    if dataset.task not in (("segmentation",) if gives == "pixels" else ("single", "multi")):
+        raise ValueError(
+            f"data.task: {name} gives {gives}, but {dataset.name} is data for the task "
+            f"{dataset.task}; --data.task segmentation is for networks that make masks"
+        )
     if outputs != dataset.num_classes:
         raise ValueError(
             f"{file}: gives {outputs} outputs, but {dataset.name} has {dataset.num_classes} "

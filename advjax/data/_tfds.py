@@ -28,6 +28,7 @@ def load_tfds(name: str, config: DataConfig, *, progress: Progress | None = None
     """
     folder, _, last = name.rpartition("/")
     recipe = builders.find(last)
+    last = recipe.name
     prepared = _find(last, [Path(folder)] if folder else builders.data_dirs(), config.size)
     import tensorflow_datasets as tfds
 

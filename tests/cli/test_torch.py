@@ -106,13 +106,26 @@ def test_what_does_not_fit_is_named(folder, tmp_path, capsys, data, more, words)
     assert not out.exists()
 
 
+def test_a_network_of_masks_is_evaluated_too(tmp_path, capsys):
+    state = state_of("unet", {"width": 2}, classes=2)[0]
+    write(tmp_path / "masks.safetensors", state)
+    words = ["evaluate", "--torch-weights", str(tmp_path / "masks.safetensors"), "--model", "unet"]
+    words += ["--data", "phantom:dermoscopy", "--data.size", "16", "--data.num-train", "8"]
+    words += ["--data.num-val", "4", "--data.num-test", "4", "--out", str(tmp_path / "out")]
+    assert main([*words, *FAST]) == 1
+    assert "unet gives pixels, but phantom:dermoscopy is data for" in capsys.readouterr().err
+    assert main([*words, *FAST, "--data.task", "segmentation"]) == 0
+    rows = store.Store(str(tmp_path / "out")).read()
+    assert (rows["attack"] == "none").sum() == (rows["attack"] == "fgsm").sum() == 4
+
+
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
         ({"runs": ("runs/k",)}, "torch_weights: evaluates one PyTorch model"),
         ({"model": None}, "model: which architecture"),
         ({"model": "resnet"}, "'resnet' is unknown; did you mean"),
-        ({"model": "unet"}, "unet gives no labels"),
+        ({"model": "centernet"}, "centernet gives neither labels nor masks"),
         ({"data": DataConfig(source="")}, "data.source: on which images"),
         ({"mean": (0.5,)}, "mean, std: give both or neither"),
         ({"mean": (0.5,), "std": (0.0,)}, "std: must be positive"),

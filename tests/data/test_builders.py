@@ -164,6 +164,15 @@ def test_classes_of_isic_need_no_masks(tmp_path, name, folder):
         data.load(DataConfig(source=source, task="segmentation"))
 
 
+def test_names_as_they_are_published(prepared):
+    for name, known in (("APTOS-2019", "aptos2019"), ("Kvasir-SEG", "kvasir_seg"),
+                        ("COVID-19 Radiography", "covid19_radiography")):  # fmt: skip
+        assert builders.find(name).name == known
+    assert len(load(prepared, "APTOS-2019").splits["test"]) == 5
+    with pytest.raises(ValueError, match="unknown dataset 'aptos2018'; known: aptos2019"):
+        builders.find("aptos2018")
+
+
 def test_an_image_that_a_table_names_and_a_broken_one(tmp_path):
     fakes.aptos2019(tmp_path)
     recipe = builders.find("aptos2019")

@@ -43,14 +43,21 @@ RECIPES: dict[str, Recipe] = {
 
 
 def find(name: str) -> Recipe:
-    """Return a dataset by name.
+    """Return a dataset by name, as it is here or as it is published (`APTOS-2019`, `Kvasir-SEG`).
 
     Raises:
       ValueError: there is no such dataset.
     """
-    if name not in RECIPES:
-        raise ValueError(f"unknown dataset {name!r}; known: {', '.join(RECIPES)}")
-    return RECIPES[name]
+    if name in RECIPES:
+        return RECIPES[name]
+    for known, recipe in RECIPES.items():
+        if _plain(known) == _plain(name):
+            return recipe
+    raise ValueError(f"unknown dataset {name!r}; known: {', '.join(RECIPES)}")
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 __all__ = ["RECIPES", "Recipe", "Record", "builder_class", "data_dirs", "find", "prepare"]
