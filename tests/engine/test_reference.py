@@ -107,3 +107,11 @@ def test_bad_sizes():
         engine.reference(make_attack, 1.0, X[:0], Y[:0], 0.1, key=KEY)
     with pytest.raises(ValueError, match="examples"):
         engine.reference(make_attack, 1.0, X, Y[:3], 0.1, key=KEY)
+
+
+def test_labels_that_are_no_class_are_refused():
+    wrong = np.where(np.arange(len(Y)) == 3, 7, Y)
+    with pytest.raises(ValueError, match="label 7 of image 3 is no class"):
+        engine.reference(make_attack, 1.0, X, wrong, 0.1, key=KEY)
+    with pytest.raises(ValueError, match="label 7 of image 3 is no class"):
+        engine.evaluate_clean(make_attack, 1.0, X, wrong, key=KEY)
