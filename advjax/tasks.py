@@ -362,13 +362,8 @@ def told(task: Task, output: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
       output: `[N, ...]`, of a model.
       target: `[N, ...]`.
     """
-    count = len(target)
-    # a sweep tells of any number of rows at a time: few of them make a program of their own
-    padded = 1 << (count - 1).bit_length() if count else 0
-    rows = np.minimum(np.arange(padded), count - 1)
-    output, target = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], (output, target))
     readouts, sure = _READERS[task.name](output, target)
-    return task.record(np.asarray(readouts))[:count], np.asarray(sure, np.float32)[:count]
+    return task.record(np.asarray(readouts)), np.asarray(sure, np.float32)
 
 
 def _reader(task: Task) -> Callable[[Any, Any], tuple[Array, Array]]:

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from advjax.cli._rows import in_turn, write_panel
@@ -56,7 +57,12 @@ class Cell:
         """Keep what finished runs ended with."""
         at = (examples, finished.restart, finished.budget)
         targets = np.asarray(self.job.subject.split.targets)[examples]
-        self.probabilities[at], self.confidence[at] = told(self.task, finished.output, targets)
+        # any number of runs ends at a time: sizes are powers of two, so that few compile
+        count = len(examples)
+        padded = np.minimum(np.arange(1 << (count - 1).bit_length()), count - 1)
+        output, targets = jax.tree.map(lambda v: np.asarray(v)[padded], (finished.output, targets))
+        record, sure = told(self.task, output, targets)
+        self.probabilities[at], self.confidence[at] = record[:count], sure[:count]
         self.loss[at], self.linf[at], self.l2[at] = finished.loss, finished.linf, finished.l2
         wanted = 16 * self.config.panels
         # a success at a smaller budget is one at the shown budget too

@@ -99,16 +99,16 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
             first = next(job for job in jobs if job.subject.name == subject.name)
             rows.write(clean_rows(first, key, config), f"{subject.name}/none")
     clean = {name: clean_of(rows, subject) for name, subject in subjects.items()}
-    wrong = {
-        (job.subject.name, job.attack): wrong_of(job, key, config, clean[job.subject.name])
-        for job in jobs
-    }
     todo = [
         (job, eps, lacking)
         for job in jobs
         for eps in config.epsilons
         if (lacking := _lacking(rows, jobs, job, eps))
     ]
+    wrong = {
+        (job.subject.name, job.attack): wrong_of(job, key, config, clean[job.subject.name])
+        for job in (jobs if todo else [])
+    }
     for job, eps, lacking in tqdm(todo, unit="attack", desc="transfer", disable=not todo):
         subject, started = job.subject, time.monotonic()
         made = engine.reference(

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advjax.attacks import check_pixels
 from advjax.engine._plan import ORDERS
-from advjax.types import Ball, PyTree
+from advjax.types import PyTree
 
 MakeAttack = Callable[[PyTree], Any]
 
@@ -61,10 +62,10 @@ def check_examples(x: Any, y: PyTree, ids: Any, bounds: tuple[Any, Any]) -> Exam
             "floats, or keep the bounds (0, 1) and let the model divide nothing"
         )
     if images.dtype != np.uint8:
-        _check_pixels(images, bounds)
+        check_pixels(images, bounds)
         images = _as_uint8(images)
     elif not (np.all(np.asarray(bounds[0]) <= 0) and np.all(np.asarray(bounds[1]) >= 1)):
-        _check_pixels(images.astype(np.float32) / np.float32(255), bounds)
+        check_pixels(images.astype(np.float32) / np.float32(255), bounds)
     return Examples(images, targets, identities.astype(np.int32))
 
 
@@ -96,20 +97,6 @@ def check_labels(output: PyTree, targets: PyTree) -> None:
             )
 
 
-def _check_pixels(images: np.ndarray, bounds: tuple[Any, Any]) -> None:
-    bad = ~np.isfinite(images.reshape(len(images), -1)).all(1)
-    if bad.any():
-        raise ValueError(
-            f"x: image {int(np.argmax(bad))} has NaN or infinite pixels; clean the data first"
-        )
-    low, high = (np.asarray(b) for b in bounds)
-    if (images < low - 1e-6).any() or (images > high + 1e-6).any():
-        raise ValueError(
-            f"x: pixels span [{images.min():.6g}, {images.max():.6g}], outside of the bounds of "
-            "the ball; rescale the images or give the ball its bounds=(low, high)"
-        )
-
-
 def _as_uint8(images: np.ndarray) -> np.ndarray:
     """Return images as uint8 if they are k / 255 to the last bit, else unchanged."""
     if images.dtype != np.float32 or images.min() < 0 or images.max() > 1:
@@ -133,21 +120,6 @@ def check_epsilons(epsilons: Sequence[float] | np.ndarray) -> np.ndarray:
             f"(8/255, not 8), got {np.asarray(epsilons).tolist()}"
         )
     return budgets
-
-
-def check_radius(largest: float, ball: Ball) -> None:
-    """Refuse a largest budget beyond the range of the pixels, which is one in other units.
-
-    Raises:
-      ValueError: an l-infinity budget is.
-    """
-    low, high = (np.asarray(bound, np.float64) for bound in ball.bounds)
-    width = float(np.max(high - low))
-    if ball.name in ("linf", "linf-masked") and largest > width * (1 + 1e-6):
-        raise ValueError(
-            f"epsilons: {largest:g} is more than all that a pixel can change ({width:g}); budgets "
-            "are in pixel units (8/255, not 8)"
-        )
 
 
 def stacked(params: PyTree) -> tuple[int, PyTree]:

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from advjax import threat
 from advjax.engine import _cascade, _processes, _state, _trust
 from advjax.engine._cascade import Images, Work
 from advjax.engine._inputs import (
     Examples,
     check_epsilons,
     check_examples,
-    check_radius,
     check_settings,
     stacked,
 )
@@ -204,7 +204,7 @@ def run(
     makers, attacks = _cascade.build(make_attack, one)
     for attack in attacks:
         if not attack.spec.minimal:
-            check_radius(float(budgets[-1]), attack.spec.ball)
+            threat.check_radius(attack.spec.ball, float(budgets[-1]))
     restarts = options.restarts
     for count in np.broadcast_to(restarts, len(makers)):
         check_settings(options.order, count, options.slots, options.quantise, options.warm_start)

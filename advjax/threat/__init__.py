@@ -10,7 +10,7 @@
 The functions of a `Ball` see one example; `threat.over_rows(ball)` gives the batched ones.
 """
 
-from advjax.threat._balls import l2, linf
+from advjax.threat._balls import check_radius, l2, linf
 from advjax.threat._masked import masked
 from advjax.threat._normalised import normalised
 from advjax.threat._rows import over_rows
@@ -22,6 +22,7 @@ __all__ = [
     "BALLS",
     "Ball",
     "by_name",
+    "check_radius",
     "l0",
     "l1",
     "l2",

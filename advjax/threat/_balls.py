@@ -33,6 +33,21 @@ def _norm(v: Array) -> Array:
     return scale * jnp.sqrt(jnp.sum(jnp.square(v / safe)))
 
 
+def check_radius(ball: Ball, largest: float) -> None:
+    """Refuse an l-infinity budget beyond the range of the pixels, which is one in other units.
+
+    Raises:
+      ValueError: it is.
+    """
+    low, high = (np.asarray(bound, np.float64) for bound in ball.bounds)
+    width = float(np.max(high - low))
+    if ball.name in ("linf", "linf-masked") and largest > width * (1 + 1e-6):
+        raise ValueError(
+            f"eps: {largest:g} is more than all that a pixel can change ({width:g}); budgets are "
+            "in pixel units (8/255, not 8)"
+        )
+
+
 def linf(bounds: Bounds = (0.0, 1.0)) -> Ball:
     """The l-infinity ball: every pixel of every channel may move by eps.
 

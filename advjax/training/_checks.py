@@ -108,10 +108,9 @@ def _check_validation(config: TrainConfig) -> None:
 
 def uses_eps(config: TrainConfig) -> bool:
     """Whether `eps` is a budget of training: not of methods without an attack or with a range."""
-    ranged = config.method == "mpadvt" or (
-        config.method == "maadvt" and config.eps_range is not None
-    )
-    return config.method not in UNATTACKED and not ranged
+    other = dataclasses.replace(config, eps=config.eps + 1)
+    moves = methods.trained_eps(config) != methods.trained_eps(other)
+    return config.method not in UNATTACKED and moves
 
 
 def uses_beta(config: TrainConfig) -> bool:

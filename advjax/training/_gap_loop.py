@@ -324,12 +324,7 @@ def _check(
     budgets = [float(e) for e in np.ravel(np.asarray(eps, np.float64))]
     if not budgets or not all(0 < e < np.inf for e in budgets):
         raise ValueError(f"eps: expected positive budgets in pixel units, got {eps}")
-    low, high = (np.asarray(bound, np.float64) for bound in ball.bounds)
-    if ball.name == "linf" and max(budgets) > float(np.max(high - low)) * (1 + 1e-6):
-        raise ValueError(
-            f"eps: {max(budgets):g} is more than all that a pixel can change; budgets are in pixel "
-            "units (8/255, not 8)"
-        )
+    threat.check_radius(ball, max(budgets))
     for split in (train, held_out):
         images = np.asarray(split.images)
         if images.dtype != np.uint8:

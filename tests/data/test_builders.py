@@ -47,6 +47,7 @@ def load(prepared, name, **kwargs):
     return data.load(DataConfig(source=f"tfds:{prepared}/tfds/{name}", **kwargs))
 
 
+# official splits share groups, of which another test has the warning
 @pytest.mark.filterwarnings("ignore:.*group")
 @pytest.mark.parametrize("name", EXPECTED)
 def test_what_was_prepared_is_read(prepared, name):

@@ -309,6 +309,7 @@ def test_resize(load, channels):
 
 @pytest.mark.sample(1)
 @pytest.mark.data
+# the files share groups between their splits, of which another test has the warning
 @pytest.mark.filterwarnings("ignore:.*group")
 @pytest.mark.parametrize(("name", "task", "classes", "shape"), REAL)
 def test_real_files_load(data_dir, name, task, classes, shape):
@@ -320,6 +321,7 @@ def test_real_files_load(data_dir, name, task, classes, shape):
 
 
 @pytest.mark.data
+# the files share groups between their splits, of which another test has the warning
 @pytest.mark.filterwarnings("ignore:.*group")
 def test_floor_of_a_real_file(data_dir):
     found = data.load(DataConfig(source=f"npz:{data_dir / 'covid_ct_64.npz'}"))
