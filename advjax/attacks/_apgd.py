@@ -93,7 +93,8 @@ def apgd(
         raise ValueError(f"apgd: knows the linf, the l2 and the l1 ball, not {ball.name!r}")
     sparse = norm == "l1"
     phases = schedule(max(num_steps, 1), large_eps=large_eps, sparse=sparse)
-    ball = _with_start(project_in_float32(ball), norm, phases.first_radius)
+    moving = project_in_float32(ball)
+    ball = _with_start(project_in_float32(ball, slack=1e-5), norm, phases.first_radius)
     scale, row_args = step_transform(step_size, step_size_abs, 1.0 if sparse else 2.0)
 
     def init_direction(x0: Array) -> tuple[ApgdState | SparseState, dict[str, Array]]:
@@ -126,7 +127,7 @@ def apgd(
         g, evaluation, objective_state, status = ascend(
             objective, ball, state.x, target, state.objective_state, keys
         )
-        x, memory = with_row_ball(ball, move)(
+        x, memory = with_row_ball(moving, move)(
             state.x, x0, eps, g, evaluation.ascent, state.step, state.direction_state
         )
         if phases.several:

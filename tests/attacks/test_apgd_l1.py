@@ -1,6 +1,8 @@
 """APGD in l1, its schedule of large budgets, and averages over random draws."""
 
 import functools
+import importlib.util
+import platform
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from advjax import attacks, losses, testing, threat
-from advjax.attacks._apgd_l1 import _largest_signs, sparse_direction, sparse_state
+from advjax.attacks._apgd_l1 import _largest_signs, sparse_direction, sparse_state, sum_as_torch
 from advjax.attacks._phases import at, schedule
 from advjax.random import row_keys
 
@@ -33,6 +35,42 @@ def objective(loss=losses.cw_margin):
 
 def entry(steps, step, **options):
     return at(schedule(steps, **{"large_eps": False, "sparse": True} | options).table, step)
+
+
+def added_as_torch(values):
+    """Four rows of eight lanes; blocks of at least 16 terms in four levels."""
+    whole = len(values) // 8
+    tall = whole // 4
+    power = max(4, int(np.ceil(np.log2(max(tall, 1)))) // 4)
+    levels = np.zeros((4, 32), np.float32)
+    for done in range(1, tall + 1):
+        levels[0] += values[32 * (done - 1) : 32 * done]
+        in_blocks = tall >> power << power
+        for level in range(1, 4):
+            if done > in_blocks or done % (1 << power * level):
+                break
+            levels[level] += levels[level - 1]
+            levels[level - 1] = 0
+    rows = (levels[0] + levels[1] + levels[2] + levels[3]).reshape(4, 8)
+    for vector in range(4 * tall, whole):
+        rows[0] += values[8 * vector : 8 * vector + 8]
+    lanes = ((rows[0] + rows[1]) + rows[2]) + rows[3]
+    total = np.float32(0)
+    for value in [*values[8 * whole :], *lanes]:
+        total += value
+    return total
+
+
+@pytest.mark.parametrize("size", [3, 120, 2191, 40000])
+def test_sums_are_those_of_torch_in_every_bit(size):
+    values = np.random.default_rng(size).uniform(0, 1, (4, size)).astype(np.float32)
+    sums = jax.jit(jax.vmap(sum_as_torch))(values)
+    np.testing.assert_array_equal(sums, [added_as_torch(row) for row in values])
+    if platform.machine() != "x86_64" or importlib.util.find_spec("torch") is None:
+        return
+    import torch
+
+    np.testing.assert_array_equal(sums, torch.tensor(values).sum(1).numpy())
 
 
 def test_windows_of_l1_have_four_percent_of_the_steps():
