@@ -39,6 +39,7 @@ def load_folder(path: Path, config: DataConfig, *, progress: Progress | None = N
         has other classes than train, sizes differ, or a file cannot be read; the message names it.
       ModuleNotFoundError: pillow, pydicom or nibabel is needed and not installed.
     """
+    path = path.absolute()  # "." has no name
     layout = read_layout(path)
     every = [item for listed in layout.items.values() for item in listed]
     whole = _read_all(path, every, config, progress)

@@ -113,10 +113,13 @@ def test_bad_files_are_named(folder):
         load(folder)
 
 
-def test_bad_layouts(folder, tmp_path):
+def test_bad_layouts(folder, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: no class folders inside"):
         load(tmp_path / "empty")
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(ValueError, match="empty: no class folders inside"):
+        load(".")
     (folder / "test/other").mkdir()
     with pytest.raises(ValueError, match=r"test/other: the training folder has no class 'other'"):
         load(folder)

@@ -207,6 +207,11 @@ def test_success_that_does_not_survive_rounding_is_not_counted():
     np.testing.assert_array_equal(broken, np.isfinite(result.min_eps))
     # half a grey level leaves an 8-bit image as it is
     assert not (result.min_eps == 1 / 510).any()
+    climbed, every = (
+        sweep(quantise=8, order=order, epsilons=np.arange(1, 17) / 510)
+        for order in ("ascending", "exhaustive")
+    )
+    assert (climbed.robust_accuracy <= every.robust_accuracy).all()
 
 
 @pytest.mark.slow
