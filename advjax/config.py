@@ -6,6 +6,7 @@ Nothing of the library is imported here: a config is data. The floors above turn
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class ModelConfig:
 
 
 # of an attack, as the command line writes them
-OPTIONS = ("norm", "num_steps", "step_size", "version", "loss", "criterion", "goal")
+TRAINING = ("images", "epochs", "width")
+OPTIONS: dict[str, type] = dict.fromkeys(("norm", "version", "loss", "criterion", "goal"), str)
+OPTIONS |= {"step_size": float} | dict.fromkeys(("num_steps", *TRAINING), int)
 
 
 @dataclass(frozen=True)
@@ -70,22 +73,17 @@ class AttackConfig:
     name: str = "pgd"
     """`fgsm | rs_fgsm | bim | pgd | apgd | mifgsm | nifgsm | difgsm | tifgsm | cw_linf | smia`; for
     masks and detectors also `segpgd | cospgd | dag | asma`; for the minimal norm `fab | deepfool |
-    ddn | fmn | cw_l2`; without gradients `square | simba | spsa | nes | hopskipjump`; `autoattack`
-    in evaluations."""
+    ddn | fmn | cw_l2`; without gradients `square | simba | spsa | nes | hopskipjump`; in
+    evaluations `autoattack | uap | gap`."""
     norm: str = "linf"
     """`linf`, `l2` or `l1`."""
     num_steps: int | None = None
-    """Steps; None: the default of the attack, 1 for fgsm and rs_fgsm (which take no other), 20 for
-    pgd, segpgd and cospgd, 30 for cw_linf, 50 for deepfool, 64 for hopskipjump, 100 for apgd, fab,
-    ddn, fmn, nes and spsa, 200 for dag, 1000 for cw_l2 (for each constant) and asma, 5000 for simba
-    and square, 10 for all others."""
+    """Steps; None: as `advjax evaluate --help` lists; fgsm and rs_fgsm take no other."""
     step_size: float | None = None
-    """Step relative to eps; None: the default of the attack, 1 for fgsm, 1.25 for rs_fgsm,
-    2.5 / num_steps (at most 1) for pgd, cw_linf, segpgd, cospgd and nes, 2 (the first one) for
-    apgd, 0.2 and 0.01 pixel units for simba and spsa, 0.5/255 for dag, 1 / num_steps for all
-    others; asma, square and those for the minimal norm have none."""
+    """Step relative to eps, of some in pixel units; None: as `advjax evaluate --help` lists."""
     version: str | None = None
-    """Of autoattack: `standard` (None), `plus` or `rand`."""
+    """Of autoattack: `standard` (None), `plus` or `rand`; uap: `deepfool` (None) or `sign`; gap:
+    `image` (None: one perturbation each) or `universal`."""
     loss: str | None = None
     """What it ascends; None: the loss of the task. One label `ce`, `margin` or `dlr`; several
     findings `bce` or `margin`; masks `ce` or `dice`; boxes `centernet` or `ce`."""
@@ -97,6 +95,12 @@ class AttackConfig:
     goal: str | None = None
     """Where it leads to; None: anywhere else. `class-NAME` (one label), `hide-NAME` or
     `fabricate-NAME` (a finding; others stay free), `erase` (a mask without any structure)."""
+    images: int | None = None
+    """Of uap and gap: training images, drawn with the seed; None: 256 and 512, or all there are."""
+    epochs: int | None = None
+    """Of uap and gap: most passes over them; None: 10, or 15 with `version=sign`."""
+    width: int | None = None
+    """Of gap: channels of the generator's first level; None: 16 (64 as published)."""
 
     @classmethod
     def parse(cls, text: str) -> "AttackConfig":
@@ -106,26 +110,19 @@ class AttackConfig:
           ValueError: an option is unknown or its value is no number.
         """
         name, _, rest = text.partition(":")
-        options: dict[str, str] = {}
+        options: dict[str, Any] = {}
         for part in filter(None, rest.split(",")):
             key, equals, value = part.partition("=")
             if key not in OPTIONS or not equals:
                 raise ValueError(
-                    f"attack {text!r}: {part!r} is no option; write "
-                    "NAME:norm=l2,num_steps=20,step_size=0.25, or autoattack:norm=l2,version=plus; "
-                    f"options are {', '.join(OPTIONS)}"
+                    f"attack {text!r}: {part!r} is no option; write NAME:norm=l2,num_steps=20, or "
+                    f"autoattack:norm=l2,version=plus; options are {', '.join(OPTIONS)}"
                 )
-            options[key] = value
-        try:
-            return cls(
-                name=name,
-                norm=options.get("norm", "linf"),
-                num_steps=int(options["num_steps"]) if "num_steps" in options else None,
-                step_size=float(options["step_size"]) if "step_size" in options else None,
-                **{name: options.get(name) for name in OPTIONS[3:]},
-            )
-        except ValueError:
-            raise ValueError(f"attack {text!r}: num_steps and step_size are numbers") from None
+            try:
+                options[key] = OPTIONS[key](value)
+            except ValueError:
+                raise ValueError(f"attack {text!r}: {key} takes numbers") from None
+        return cls(name=name, **options)
 
     def check(self, where: str) -> None:
         """Check norm and numbers; whether the name is known is for the attacks to say.
@@ -138,18 +135,18 @@ class AttackConfig:
         """
         if self.norm not in ("linf", "l2", "l1"):
             raise ValueError(f"{where}: unknown norm {self.norm!r}; use 'linf', 'l2' or 'l1'")
-        if self.num_steps is not None and self.num_steps < 1:
-            raise ValueError(f"{where}: num_steps must be at least 1, got {self.num_steps}")
+        for name in ("num_steps", *TRAINING):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{where}: {name} must be at least 1, got {value}")
         if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise ValueError(
-                f"{where}: step_size must be a positive number (relative to eps, for instance "
-                f"0.25), got {self.step_size}"
+                f"{where}: step_size must be a positive number, such as 0.25, got {self.step_size}"
             )
 
     def label(self) -> str:
         """Return the short name that stands in rows and reports."""
         parts = [self.name]
-        if self.version not in (None, "standard"):
+        if self.version not in (None, "standard", "deepfool", "image"):
             parts.append(self.version)
         if self.num_steps is not None:
             parts.append(str(self.num_steps))
@@ -158,6 +155,7 @@ class AttackConfig:
         if self.norm != "linf":
             parts.append(self.norm)
         parts += [text for text in (self.loss, self.criterion, self.goal) if text is not None]
+        parts += [f"{name}{count}" for name in TRAINING if (count := getattr(self, name))]
         return "-".join(parts)
 
 
@@ -297,14 +295,16 @@ class EvaluateConfig:
     """Attacks, each `NAME` or `NAME:OPTION=VALUE,...`, such as `pgd:num_steps=50,step_size=0.1` or
     `pgd:norm=l2`. Names: fgsm rs_fgsm bim pgd apgd mifgsm nifgsm difgsm tifgsm cw_linf smia; for
     masks and detectors also segpgd cospgd dag asma; for the minimal norm fab deepfool ddn fmn
-    cw_l2; without gradients square simba spsa nes hopskipjump; and autoattack
-    (`autoattack:norm=l2,version=plus`). Default num_steps: 20 for pgd, segpgd and cospgd, 30 for
-    cw_linf, 50 for deepfool, 64 for hopskipjump, 100 for apgd, fab, ddn, fmn, nes and spsa, 200 for
-    dag, 1000 for cw_l2 and asma, 5000 for simba and square, 1 for fgsm and rs_fgsm, else 10.
-    Default step_size, relative to eps: 2.5 / num_steps for pgd, cw_linf, segpgd, cospgd and nes, 1
-    for fgsm, 1.25 for rs_fgsm, 2 (the first one) for apgd, 0.2, 0.01 and 0.5/255 pixel units for
-    simba, spsa and dag, else 1 / num_steps; asma, square and those for the minimal norm have
-    none."""
+    cw_l2; without gradients square simba spsa nes hopskipjump; autoattack
+    (`autoattack:norm=l2,version=plus`); trained on the training split for each budget: uap (by
+    DeepFool; `uap:version=sign,goal=class-NAME`), gap (`gap:version=universal`), with `images=`,
+    `epochs=`, `width=`, and their random control universal. Default num_steps: 20 for pgd, segpgd
+    and cospgd, 30 for cw_linf, 50 for deepfool, 64 for hopskipjump, 100 for apgd, fab, ddn, fmn,
+    nes and spsa, 200 for dag, 1000 for cw_l2 and asma, 5000 for simba and square, 1 for fgsm and
+    rs_fgsm, else 10. Default step_size, relative to eps: 2.5 / num_steps for pgd, cw_linf, segpgd,
+    cospgd and nes, 1 for fgsm, 1.25 for rs_fgsm, 0.03 for uap, 2 (the first one) for apgd; 0.2,
+    0.01 and 0.5/255 pixels for simba, spsa and dag; 0.001 (learning rate) for gap; else 1 /
+    num_steps; asma, square and those for the minimal norm have none."""
     epsilons: tuple[float, ...] = tuple(i / 510 for i in range(1, 17))
     """Budgets in [0, 1] pixel units, strictly increasing; all attacks share them. Those of l2 are
     Euclidean lengths over the whole image (0.5 to 5 matter): evaluate l2 on its own."""

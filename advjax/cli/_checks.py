@@ -5,9 +5,9 @@ from pathlib import Path
 
 from advjax import attacks, engine
 from advjax.cli._main import warn
-from advjax.cli._subjects import AUTOATTACK
+from advjax.cli._subjects import AUTOATTACK, TRAINED
 from advjax.cli._torch import check_torch
-from advjax.config import AttackConfig, EvaluateConfig, SweepConfig
+from advjax.config import TRAINING, AttackConfig, EvaluateConfig, SweepConfig
 
 # below this, an l2 ball is smaller than what any image shows: the budgets were meant for linf
 _SMALL_L2 = 0.1
@@ -36,8 +36,9 @@ def check_evaluation(config: EvaluateConfig | SweepConfig) -> None:
     wanted = [_attack(text) for text in config.attacks]
     if not wanted:
         raise ValueError("attacks: name at least one, such as --attacks pgd")
-    if config.gradient_dtype != "float32" and any(a.name == AUTOATTACK for a in wanted):
-        raise ValueError("gradient_dtype: autoattack takes float32; evaluate it on its own")
+    exact = [a.name for a in wanted if a.name in (AUTOATTACK, *TRAINED)]
+    if config.gradient_dtype != "float32" and exact:
+        raise ValueError(f"gradient_dtype: {exact[0]} takes float32; evaluate it on its own")
     _check_budgets(config.epsilons, wanted)
 
 
@@ -48,6 +49,12 @@ def check_sweep(config: SweepConfig) -> None:
       ValueError: naming the field and the remedy.
     """
     check_evaluation(config)
+    trained = [text for text in config.attacks if AttackConfig.parse(text).name in TRAINED]
+    if trained:
+        raise ValueError(
+            f"attacks: {trained[0]} is trained for each budget by itself, so that there is nothing "
+            "to search for; use advjax evaluate"
+        )
     if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
         raise ValueError(f"seeds: expected different numbers from 0 on, got {config.seeds}")
     if config.order not in engine.ORDERS:
@@ -110,13 +117,38 @@ def _attack(text: str) -> AttackConfig:
         if found.version not in (None, *engine.VERSIONS):
             known = ", ".join(engine.VERSIONS)
             raise ValueError(f"attacks: {text}: unknown version; known: {known}")
+    elif found.name in TRAINED:
+        _check_trained(text, found)
     elif found.version is not None:
-        raise ValueError(f"attacks: {text}: only autoattack has versions")
+        raise ValueError(f"attacks: {text}: only autoattack, uap and gap have versions")
     elif found.name not in attacks.ATTACKS:
-        known = ", ".join(sorted([*attacks.ATTACKS, AUTOATTACK]))
+        known = ", ".join(sorted({*attacks.ATTACKS, *TRAINED, AUTOATTACK}))
         raise ValueError(f"attacks: {found.name!r} is unknown; known: {known}")
+    extra = [name for name in TRAINING if getattr(found, name) is not None]
+    if extra and found.name not in TRAINED:
+        raise ValueError(f"attacks: {text}: only uap and gap are trained; leave {extra[0]} out")
     found.check(f"attacks: {text}")
     return found
+
+
+def _check_trained(text: str, found: AttackConfig) -> None:
+    """Refuse options that a trained attack would not heed."""
+    versions = {"uap": ("deepfool", "sign"), "gap": ("image", "universal")}[found.name]
+    if found.version not in (None, *versions):
+        raise ValueError(f"attacks: {text}: unknown version; known: {', '.join(versions)}")
+    if found.num_steps is not None:
+        raise ValueError(f"attacks: {text}: it moves once; epochs says how long it is trained")
+    if found.name == "gap":
+        if found.images == 1:
+            raise ValueError(f"attacks: {text}: needs 2 images, of which one chooses the epoch")
+        return
+    if found.width is not None:
+        raise ValueError(f"attacks: {text}: only gap has a network with a width")
+    given = [name for name in ("step_size", "loss", "goal") if getattr(found, name) is not None]
+    if given and found.version != "sign":
+        raise ValueError(
+            f"attacks: {text}: DeepFool has no {given[0]}; use uap:version=sign,{given[0]}=..."
+        )
 
 
 def _check_budgets(epsilons: tuple[float, ...], wanted: list[AttackConfig]) -> None:

@@ -17,8 +17,9 @@ from advjax.cli._autoattack import is_autoattack, run_autoattack
 from advjax.cli._checks import check_evaluation
 from advjax.cli._parse import parse
 from advjax.cli._rows import attacked_rows, clean_rows, in_turn, write_panel, wrong_of
-from advjax.cli._subjects import Job, Subject, load_subjects, plan, precision_of
+from advjax.cli._subjects import Job, Subject, budget_of, load_subjects, plan, precision_of
 from advjax.cli._torch import torch_subject
+from advjax.cli._trained import check_trained, ready
 from advjax.config import EvaluateConfig
 from advjax.data import Split
 from advjax.store import Store, fingerprint
@@ -83,6 +84,7 @@ def show(out: str, done: int) -> Path:
 
 def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
     """Compute what is not stored yet and return how many parts that was."""
+    check_trained(config, rows, jobs)
     todo = [
         (job, eps, restart)
         for job in jobs
@@ -107,11 +109,12 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
             if named not in clean:
                 clean[named] = wrong_of(job, key, config, clean_of(rows, subject))
             wrong = clean[named]
-            budget = f"{eps * 255:.3g}/255" if job.config.norm == "linf" else f"{eps:.3g}"
-            bar.set_postfix_str(f"{subject.name} {job.attack} {budget}", refresh=False)
+            title = f"{subject.name} {job.attack} {budget_of(job, eps)}"
+            bar.set_postfix_str(title, refresh=False)
+            make_attack, params = ready(config, rows, job, eps, restart)
             started = time.monotonic()
             result = engine.reference(
-                job.make_attack, subject.variables, subject.split.images, subject.split.targets,
+                make_attack, params, subject.split.images, subject.split.targets,
                 eps, key=key, ids=subject.split.ids, restart=restart,
                 batch_size=config.batch_size,
                 progress=_ticker(bar, job.spec.num_steps),

@@ -17,6 +17,8 @@ from advjax.types import Attack, AttackSpec, PyTree
 
 # the cascade is no attack of the table: it runs many
 AUTOATTACK = "autoattack"
+# nor are those that are trained first, by what `cli._trained` finds
+TRAINED = ("uap", "gap")
 
 
 class Subject(NamedTuple):
@@ -38,6 +40,11 @@ class Job(NamedTuple):
     config: AttackConfig
     make_attack: MakeAttack
     spec: AttackSpec
+
+
+def budget_of(job: Job, eps: float) -> str:
+    """Say a budget as people do."""
+    return f"{eps * 255:.3g}/255" if job.config.norm == "linf" else f"{eps:.3g}"
 
 
 def judges_itself(job: Job) -> bool:
@@ -149,7 +156,7 @@ def plan(config: EvaluateConfig | SweepConfig, subjects: list[Subject]) -> list[
             steps = None if whole or spec.num_steps == 1 else spec.num_steps
             label = dataclasses.replace(wanted, num_steps=steps).label()
             if wanted.name == "universal":
-                # a trained perturbation is evaluated in Python; this is its control
+                # the control of those that are trained
                 label += "-random"
             jobs.append(Job(subject, label, wanted, made[key], spec))
     labels = [(job.subject.name, job.attack) for job in jobs]
@@ -176,11 +183,16 @@ def _check_fits(name: str, subject: Subject) -> None:
             f"attacks: cw_linf compares the logits of classes; {subject.name} has several findings "
             "an image: use pgd:loss=margin"
         )
-    if name in attacks.OF_LABELS and task in ("segmentation", "detection"):
+    if name in (*attacks.OF_LABELS, *TRAINED) and task in ("segmentation", "detection"):
         what = "masks" if task == "segmentation" else "boxes"
         raise ValueError(
             f"attacks: {name} compares the logits of labels; {subject.name} finds {what}: use pgd, "
             "apgd, smia, segpgd, cospgd, dag or asma"
+        )
+    if name in TRAINED and len(subject.dataset.splits.get("train", ())) < 2:
+        raise ValueError(
+            f"attacks: {name} is trained on images of the split train, of which "
+            f"{subject.dataset.name} has none: use universal, or data with that split"
         )
 
 
@@ -205,6 +217,9 @@ def attack_factory(
     Raises:
       ValueError: the task has no such loss, criterion or goal, or no such class.
     """
+    if config.name in TRAINED:
+        # what judges its images, at its price; and its control, until it is trained
+        config = dataclasses.replace(config, name="universal", step_size=None)
     # of a cascade, what judges its images and those before any attack
     name = "pgd" if config.name == AUTOATTACK else config.name
     about = get_task(task)

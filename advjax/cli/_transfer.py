@@ -18,6 +18,7 @@ from advjax.cli._evaluate import add_cost, clean_of, hash_of, leaves_of, show, s
 from advjax.cli._parse import parse
 from advjax.cli._rows import attacked_rows, clean_rows, wrong_of
 from advjax.cli._subjects import AUTOATTACK, Job, Subject, load_subjects, plan, precision_of
+from advjax.cli._trained import check_trained, ready
 from advjax.config import AttackConfig, EvaluateConfig
 from advjax.engine import ReferenceRows
 from advjax.report import ARROW
@@ -92,6 +93,7 @@ def _open(config: EvaluateConfig, subjects: list[Subject], jobs: list[Job]) -> S
 
 def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
     """Make images for each model and let all judge them; return how many parts were computed."""
+    check_trained(config, rows, jobs)
     key = jax.random.key(config.seed)
     subjects = {job.subject.name: job.subject for job in jobs}
     for subject in subjects.values():
@@ -110,9 +112,11 @@ def run(config: EvaluateConfig, jobs: list[Job], rows: Store) -> int:
         for job in (jobs if todo else [])
     }
     for job, eps, lacking in tqdm(todo, unit="attack", desc="transfer", disable=not todo):
-        subject, started = job.subject, time.monotonic()
+        subject = job.subject
+        make_attack, params = ready(config, rows, job, eps)
+        started = time.monotonic()
         made = engine.reference(
-            job.make_attack, subject.variables, subject.split.images, subject.split.targets,
+            make_attack, params, subject.split.images, subject.split.targets,
             eps, key=key, ids=subject.split.ids, batch_size=config.batch_size,
         )  # fmt: skip
         for judge in lacking:

@@ -334,8 +334,19 @@ def cost_table(results: Results, models: Sequence[ModelRows]) -> Table:
         "A gradient row is one backward pass for one image. Passes count images too, "
         "and every evaluation that an attack makes besides its gradients. Seconds include "
         "compiling the attack, once per run of the command; they are no benchmark."
-    )
+    ) + _trainings(results)
     return Table("cost", "Cost", note, columns, rows)
+
+
+def _trainings(results: Results) -> str:
+    """Say what the attacks cost that were trained before, apart from what they cost afterwards."""
+    told = []
+    for model, trained in (results.extra.get("trained") or {}).items():
+        for attack, about in trained.items():
+            spent = [made["seconds"] for made in about["made"].values()]
+            where = f"{len(spent)} on {about['settings']['images']} images, {sum(spent):.1f} s"
+            told.append(f"{model} {attack}: {where}")
+    return f" Trainings of attacks come on top: {'; '.join(told)}." if told else ""
 
 
 def _at(series: Series, interval: Interval, eps: float) -> Entry:

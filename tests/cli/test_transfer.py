@@ -126,3 +126,17 @@ def test_what_cannot_be_is_refused(runs, tmp_path, capsys, words, said):
 def test_one_run_is_too_few(runs, tmp_path, capsys):
     assert main(["transfer", "--runs", runs[0], "--out", str(tmp_path / "out"), *TRANSFER]) == 1
     assert "two runs" in capsys.readouterr().err
+
+
+def test_a_perturbation_is_trained_from_the_command_line(runs, tmp_path, capsys):
+    # on linear models, what it should find is in test_trained.py
+    words = ["evaluate", "--runs", runs[0], "--out", str(tmp_path), "--epsilons", "8/255"]
+    words += ["--attacks", "uap:version=sign,images=8,epochs=2", "universal", "--panels", "2"]
+    assert main([*words, "--bootstrap", "20"]) == 0
+    said = capsys.readouterr().out
+    assert "a uap-sign-images8-epochs2 8/255: trained on 8 training images in" in said
+    assert "universal-random" in said
+    rows = store.Store(tmp_path).read(attack="uap-sign-images8-epochs2")
+    np.testing.assert_allclose(rows["linf"], 8 / 255, rtol=0.3)
+    assert main([*words, "--bootstrap", "20"]) == 0
+    assert "nothing to do" in capsys.readouterr().out

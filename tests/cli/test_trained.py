@@ -1,0 +1,252 @@
+"""`--attacks uap gap`: on linear models the best perturbation is known."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advjax import data, models, report, store
+from advjax.cli import _evaluate, _trained, _transfer
+from advjax.cli._checks import check_evaluation, check_sweep
+from advjax.cli._subjects import Subject, plan
+from advjax.config import EvaluateConfig, SweepConfig
+
+pytestmark = pytest.mark.unoptimised
+
+SHAPE, COUNT = (4, 4, 1), 24
+RNG = np.random.default_rng(0)
+WEIGHTS = RNG.normal(size=(16, 3)).astype(np.float32)
+# of images near the middle, where no perturbation meets the end of the pixel range
+IMAGES = RNG.uniform(0.35, 0.65, (COUNT, *SHAPE)).astype(np.float32)
+SLOPE = (WEIGHTS[:, 1] - WEIGHTS[:, 0]).reshape(SHAPE)
+FLAT = IMAGES.reshape(COUNT, -1)
+LIFT = float((FLAT @ SLOPE.ravel()).max()) + 0.3
+MARGIN = LIFT - FLAT @ SLOPE.ravel()
+# what brings a quarter of the training images to class 1, and nearly all: training never ends early
+NEEDED = MARGIN / np.abs(SLOPE).sum()
+EPSILONS = tuple(float(value) for value in np.quantile(NEEDED[:16], (0.25, 0.95)))
+
+
+def split(rows, targets):
+    return data.Split(IMAGES[rows], targets[rows], np.arange(COUNT, dtype=np.int32)[rows])
+
+
+def subject(apply, targets, task="single", variables=None, name="net"):
+    """A model on images of its own; what it is trained on has other images than the test."""
+    splits = {"train": split(slice(0, 16), targets), "test": split(slice(8, 24), targets)}
+    names = ("a", "b") if task == "single" else ("a", "b", "c")
+    dataset = data.Dataset("made", task, len(names), names, SHAPE, splits)
+    scale = {"scale": jnp.float32(1)} if variables is None else variables
+    return Subject(name, apply, apply, scale, dataset, splits["test"])
+
+
+def two_classes(variables, x):
+    """All images are of class 0, and differ in how far they are from class 1."""
+    logits = x.reshape(len(x), -1) @ WEIGHTS[:, :2]
+    return (logits + jnp.asarray([LIFT, 0.0])) * variables["scale"]
+
+
+def findings(variables, x):
+    return (x - 0.5).reshape(len(x), -1) @ WEIGHTS * variables["scale"]
+
+
+SINGLE = subject(two_classes, np.zeros(COUNT, np.int32))
+MULTI = subject(
+    findings, np.asarray(findings({"scale": 1.0}, IMAGES) > 0).astype(np.int32), "multi"
+)
+# of the test images, which a perturbation of the whole budget can bring to class 1 `[E, N]`
+BEST = NEEDED[8:] < np.asarray(EPSILONS)[:, None]
+
+
+@pytest.fixture(autouse=True)
+def one_generator(monkeypatch):
+    """A generator of one perturbation for all: the programs of a U-Net take a minute."""
+
+    def init(key, x):
+        return {"params": {"bias": 0.1 * jax.random.normal(key, x.shape[1:])}}
+
+    def apply(variables, x):
+        return jnp.broadcast_to(jnp.tanh(variables["params"]["bias"]), x.shape)
+
+    made = models.from_fn(apply, init)
+    monkeypatch.setattr(_trained, "_generator", lambda channels, width: made)
+
+
+def evaluated(out, subjects, *attacks, **fields):
+    """Evaluate subjects; return the rows of the attacks, by name, and how many parts were made."""
+    options = {"epsilons": EPSILONS, "panels": 0, "bootstrap": 20, "batch_size": 16} | fields
+    config = EvaluateConfig(out=str(out), attacks=attacks, **options)
+    jobs = plan(config, subjects)
+    rows = store.Store(out, identity={})
+    extra = {"data": {"made": {"task": subjects[0].dataset.task, "class_names": ["a", "b", "c"]}}}
+    rows.write_manifest(config=config, extra=extra)
+    done = _evaluate.run(config, jobs, rows)
+    found = {}
+    for job in jobs:
+        columns = rows.read(attack=job.attack)
+        order = np.lexsort((columns["example_id"], columns["eps"], columns["restart"]))
+        found[job.attack] = {name: column[order] for name, column in columns.items()}
+    return found, done
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    out = tmp_path_factory.mktemp("single")
+    words = ("uap:version=sign", "uap:version=sign,goal=class-b", "uap:norm=l2")
+    return out, evaluated(out, [SINGLE], *words)[0]
+
+
+def by_budget(column):
+    return column.reshape(len(EPSILONS), -1)
+
+
+def test_the_sign_version_is_the_corner_of_a_linear_model(single):
+    # eps sign(w): no other perturbation in the ball brings more images over the boundary
+    assert 0 < BEST[0].sum() < BEST[1].sum()
+    for name in ("uap-sign", "uap-sign-class-b"):
+        rows = single[1][name]
+        np.testing.assert_array_equal(by_budget(rows["success"]), BEST, err_msg=name)
+        # the first pass of the highest rate may be a step of 0.03 short
+        assert (rows["linf"] <= rows["eps"] * (1 + 1e-4)).all()
+        assert (rows["linf"] >= rows["eps"] * 0.96).all()
+
+
+def test_deepfool_goes_along_the_slope(single):
+    rows = single[1]["uap-l2"]
+    length = by_budget(rows["l2"])
+    assert (length <= np.asarray(EPSILONS)[:, None] * (1 + 1e-4)).all()
+    # one perturbation, and a budget each
+    np.testing.assert_allclose(length, np.broadcast_to(length[:, :1], length.shape), rtol=1e-4)
+    reached = MARGIN[8:] / np.linalg.norm(SLOPE) < length
+    np.testing.assert_array_equal(by_budget(rows["success"]), reached)
+
+
+def test_rows_are_those_of_an_attack_without_gradients(single):
+    out, found = single
+    for rows in found.values():
+        assert (rows["num_grads"] == 0).all()
+        assert (rows["num_queries"] == 1).all()
+        assert rows["evaluated"].all()
+        assert not rows["wrong_when_clean"].any()
+        shown = rows["probabilities"].argmax(1) != rows["target"][:, 0]
+        np.testing.assert_array_equal(rows["success"], shown)
+    told = json.loads((out / "manifest.json").read_text())["extra"]
+    assert told["cost"]["net"]["uap-sign"]["backwards"] == 0
+    made = told["trained"]["net"]["uap-sign"]["made"]
+    # of the images that it was trained on, the share is known too
+    rates = [np.mean(NEEDED[:16] < eps) for eps in EPSILONS]
+    assert [made[f"{eps!r}/0"]["reached"] for eps in EPSILONS] == pytest.approx(rates)
+    page = report.build(out).read_text()
+    assert "Trainings of attacks come on top: net uap-sign: 2 on 16 images" in page
+
+
+def test_a_generator_finds_the_corner_too(tmp_path):
+    words = ("gap:epochs=20,step_size=0.3", "gap:version=universal,step_size=0.3,goal=class-b")
+    found, _ = evaluated(tmp_path, [SINGLE], *words)
+    assert set(found) == {"gap-step0.3-epochs20", "gap-universal-step0.3-class-b"}
+    for name, rows in found.items():
+        # a tanh comes close to its corner
+        assert (by_budget(rows["success"]) <= BEST).all(), name
+        assert (by_budget(rows["success"]) == BEST).mean() > 0.9, name
+        assert (rows["num_grads"] == 0).all()
+
+
+def test_findings(tmp_path):
+    words = ["uap", "uap:version=sign,goal=hide-b"]
+    words += ["gap:step_size=0.3", "gap:step_size=0.3,goal=fabricate-a"]
+    found, _ = evaluated(tmp_path, [MULTI], *words, epsilons=(0.1,))
+    true = MULTI.split.targets > 0
+    for name, rows in found.items():
+        said = rows["probabilities"] > 0.5
+        broken = {
+            "uap-sign-hide-b": true[:, 1] & ~said[:, 1],
+            "gap-step0.3-fabricate-a": ~true[:, 0] & said[:, 0],
+        }.get(name, (said != true).any(1))
+        np.testing.assert_array_equal(rows["success"], broken, err_msg=name)
+        assert broken.sum() > len(true) / 4, name
+
+
+def test_the_seed_decides_and_batches_do_not(tmp_path):
+    word = "uap:version=sign,images=5,epochs=1,step_size=0.5"
+    options = {"epsilons": (0.1,), "restarts": 2}
+    first, again, other = (
+        evaluated(tmp_path / str(number), [MULTI], word, **options, **more)[0]
+        for number, more in enumerate(({}, {"batch_size": 5}, {"seed": 1}))
+    )
+    (name,) = first
+    assert name == "uap-sign-step0.5-images5-epochs1"
+    np.testing.assert_array_equal(first[name]["success"], again[name]["success"])
+    np.testing.assert_allclose(first[name]["loss"], again[name]["loss"], rtol=1e-5)
+    assert not np.allclose(first[name]["loss"], other[name]["loss"], rtol=1e-3)
+    # each restart is a training of its own
+    at = first[name]["restart"] == 1
+    assert not np.allclose(first[name]["loss"][at], first[name]["loss"][~at], rtol=1e-3)
+
+
+def test_what_is_stored_is_not_trained_again(single, monkeypatch):
+    out, _ = single
+    word = "uap:version=sign"
+    with monkeypatch.context() as patch:
+        patch.setattr(_trained, "_train_uap", None)
+        assert evaluated(out, [SINGLE], word)[1] == 0
+    # other training images, the same test: nothing is mixed
+    splits = SINGLE.dataset.splits | {"train": SINGLE.dataset.train.select(slice(0, 12))}
+    fewer = data.Dataset("made", "single", 2, ("a", "b"), SHAPE, splits)
+    with pytest.raises(ValueError, match="uap-sign that was trained with other images, data"):
+        evaluated(out, [SINGLE._replace(dataset=fewer)], word)
+
+
+def test_a_perturbation_of_one_model_is_judged_by_another(tmp_path, capsys):
+    other = SINGLE._replace(name="other", variables={"scale": jnp.float32(2)})
+    config = EvaluateConfig(
+        out=str(tmp_path), attacks=("uap:version=sign",), epsilons=EPSILONS, panels=0
+    )
+    rows = store.Store(tmp_path, identity={})
+    _transfer.run(config, plan(config, [SINGLE, other]), rows)
+    for model, attack in (("net", "uap-sign"), ("net", "uap-sign<-other")):
+        found = rows.read(model=model, attack=attack)
+        order = np.lexsort((found["example_id"], found["eps"]))
+        np.testing.assert_array_equal(by_budget(found["success"][order]), BEST, err_msg=attack)
+    said = capsys.readouterr().out.splitlines()
+    assert len([line for line in said if "trained on 16 training images" in line]) == 4
+
+
+@pytest.mark.parametrize(
+    ("word", "match"),
+    [
+        ("uap:num_steps=3", "moves once; epochs says"),
+        ("uap:version=plus", "known: deepfool, sign"),
+        ("gap:version=sign", "known: image, universal"),
+        ("uap:width=3", "only gap has a network"),
+        ("uap:goal=class-b", r"DeepFool has no goal; use uap:version=sign,goal="),
+        ("uap:step_size=0.1", "DeepFool has no step_size"),
+        ("uap:images=0", "images must be at least 1"),
+        ("gap:images=1", "needs 2 images"),
+        ("pgd:epochs=3", "only uap and gap are trained; leave epochs out"),
+        ("pgd:version=sign", "only autoattack, uap and gap have versions"),
+        ("uap:norm=l3", "unknown norm"),
+    ],
+)
+def test_options_that_would_not_be_heeded(word, match):
+    with pytest.raises(ValueError, match=match):
+        check_evaluation(EvaluateConfig(runs=("runs/k",), attacks=(word,)))
+
+
+def test_what_cannot_be_trained_is_refused():
+    config = EvaluateConfig(runs=("runs/k",), attacks=("gap",), gradient_dtype="bfloat16")
+    with pytest.raises(ValueError, match="gradient_dtype: gap takes float32"):
+        check_evaluation(config)
+    with pytest.raises(ValueError, match="uap is trained for each budget by itself"):
+        check_sweep(SweepConfig(runs=("runs/k",), attacks=("pgd", "uap")))
+    for task, match in (("segmentation", "net finds masks"), ("detection", "net finds boxes")):
+        other = data.Dataset("made", task, 2, ("a", "b"), SHAPE, SINGLE.dataset.splits)
+        with pytest.raises(ValueError, match=match):
+            plan(EvaluateConfig(attacks=("gap",)), [SINGLE._replace(dataset=other)])
+    splits = {"test": SINGLE.split}
+    bare = data.Dataset("made", "single", 2, ("a", "b"), SHAPE, splits)
+    with pytest.raises(ValueError, match="of the split train, of which made has none"):
+        plan(EvaluateConfig(attacks=("uap",)), [SINGLE._replace(dataset=bare)])
+    with pytest.raises(ValueError, match="class-NAME, with a NAME of a, b"):
+        plan(EvaluateConfig(attacks=("gap:goal=class-c",)), [SINGLE])
