@@ -98,7 +98,7 @@ def ready(
     rows.write_manifest(extra={"trained": kept})
     tqdm.write(
         f"{title}: trained on {len(images)} training images in {seconds:.1f} s, "
-        f"goal reached: {share:.1%}"
+        f"goal reached there: {share:.1%}"
     )
     return make_attack, {"model": subject.variables, "made": made}
 
@@ -207,11 +207,14 @@ def _mover(judge: MakeAttack, version: str) -> MakeAttack:
 
 @functools.lru_cache(maxsize=64)
 def _applied(judge: MakeAttack, ball: Ball) -> MakeAttack:
-    """Return what adds a perturbation that was trained, as it is."""
+    """Return what adds a perturbation that was trained, at the length of the budget.
+
+    What training keeps may be shorter: it ends when enough is fooled, and its control is as long.
+    """
 
     def make_attack(params: PyTree) -> Attack:
         objective = judge(params["model"]).spec.objective
-        return attacks.universal(objective, ball, perturbation=params["made"], scale=False)
+        return attacks.universal(objective, ball, perturbation=params["made"])
 
     return make_attack
 

@@ -94,8 +94,8 @@ def evaluated(out, subjects, *attacks, **fields):
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
     out = tmp_path_factory.mktemp("single")
-    words = ("uap:version=sign", "uap:version=sign,goal=class-b", "uap:norm=l2")
-    return out, evaluated(out, [SINGLE], *words)[0]
+    found = evaluated(out, [SINGLE], "uap:version=sign", "uap:version=sign,goal=class-b")[0]
+    return out, found
 
 
 def by_budget(column):
@@ -108,19 +108,18 @@ def test_the_sign_version_is_the_corner_of_a_linear_model(single):
     for name in ("uap-sign", "uap-sign-class-b"):
         rows = single[1][name]
         np.testing.assert_array_equal(by_budget(rows["success"]), BEST, err_msg=name)
-        # the first pass of the highest rate may be a step of 0.03 short
-        assert (rows["linf"] <= rows["eps"] * (1 + 1e-4)).all()
-        assert (rows["linf"] >= rows["eps"] * 0.96).all()
+        # of the whole budget, also where the best pass was a step short
+        np.testing.assert_allclose(rows["linf"], rows["eps"], rtol=1e-4)
 
 
-def test_deepfool_goes_along_the_slope(single):
-    rows = single[1]["uap-l2"]
-    length = by_budget(rows["l2"])
-    assert (length <= np.asarray(EPSILONS)[:, None] * (1 + 1e-4)).all()
-    # one perturbation, and a budget each
-    np.testing.assert_allclose(length, np.broadcast_to(length[:, :1], length.shape), rtol=1e-4)
-    reached = MARGIN[8:] / np.linalg.norm(SLOPE) < length
-    np.testing.assert_array_equal(by_budget(rows["success"]), reached)
+def test_deepfool_goes_along_the_slope(tmp_path):
+    lengths = np.quantile(MARGIN[8:], (0.25, 0.7)) / np.linalg.norm(SLOPE)
+    found, _ = evaluated(tmp_path, [SINGLE], "uap:norm=l2", epsilons=tuple(lengths.tolist()))
+    rows = found["uap-l2"]
+    np.testing.assert_allclose(rows["l2"], rows["eps"], rtol=1e-4)
+    best = MARGIN[8:] / np.linalg.norm(SLOPE) < lengths[:, None]
+    assert 0 < best[0].sum() < best[1].sum()
+    np.testing.assert_array_equal(by_budget(rows["success"]), best)
 
 
 def test_rows_are_those_of_an_attack_without_gradients(single):
