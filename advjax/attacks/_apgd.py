@@ -93,8 +93,7 @@ def apgd(
         raise ValueError(f"apgd: knows the linf, the l2 and the l1 ball, not {ball.name!r}")
     sparse = norm == "l1"
     phases = schedule(max(num_steps, 1), large_eps=large_eps, sparse=sparse)
-    moving = project_in_float32(ball)
-    ball = _with_start(project_in_float32(ball, slack=1e-5), norm, phases.first_radius)
+    moving, ball = project_in_float32(ball), _with_start(ball, norm, phases.first_radius)
     scale, row_args = step_transform(step_size, step_size_abs, 1.0 if sparse else 2.0)
 
     def init_direction(x0: Array) -> tuple[ApgdState | SparseState, dict[str, Array]]:
@@ -179,6 +178,7 @@ def _noting_the_start(init: Callable[..., AttackState]) -> Callable[..., AttackS
 
 def _with_start(ball: Ball, norm: str, radius: float) -> Ball:
     """Return the ball with the start of APGD: on the surface, for as far as the bounds allow."""
+    ball = project_in_float32(ball, slack=1e-5)
 
     def with_start(inner: Ball) -> Ball:
         def sample(key: Array, x0: Array, eps: Array) -> Array:
