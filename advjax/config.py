@@ -31,6 +31,10 @@ class DataConfig:
     """What the targets are: `single` (one class per image), `multi` (several findings),
     `segmentation` (the class of each pixel, from the masks) or `detection` (boxes); None: what the
     source holds, labels before masks before boxes."""
+    positive: tuple[str, ...] | None = None
+    """Makes two classes of many: the names of the classes or findings that together are positive
+    (`any`: any finding); all others are negative. An image of several findings, of which none named
+    is there and one is unknown, is left out. None: the classes as they are."""
     window: tuple[float, float] | None = None
     """Centre and width of the window through which DICOM and NIfTI files are seen, such as
     `-600 1500` for lungs; None: the file's own (NIfTI: the range of the volume)."""

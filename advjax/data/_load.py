@@ -11,6 +11,7 @@ from advjax.config import DataConfig
 from advjax.data import phantoms
 from advjax.data._folder import load_folder
 from advjax.data._npz import load_npz
+from advjax.data._positive import check_positive, two_classes
 from advjax.data._spec import SPLITS, TASKS, Dataset, Progress, Split
 from advjax.data._targets import count
 from advjax.data._tfds import load_tfds
@@ -44,6 +45,11 @@ def load(config: DataConfig, *, progress: Progress | None = None) -> Dataset:
         the thing and the remedy.
     """
     _check(config)
+    found = _read(config, progress)
+    return found if config.positive is None else two_classes(found, config.positive)
+
+
+def _read(config: DataConfig, progress: Progress | None) -> Dataset:
     kind, _, rest = config.source.partition(":")
     if kind == "phantom":
         return _load_phantoms(rest, config, progress)
@@ -109,6 +115,7 @@ def _check(config: DataConfig) -> None:
         )
     if not 0 <= config.seed < 2**31:
         raise ValueError(f"data.seed must be in [0, 2**31), got {config.seed}")
+    check_positive(config)
 
 
 def _load_phantoms(name: str, config: DataConfig, progress: Progress | None) -> Dataset:

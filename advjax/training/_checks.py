@@ -72,7 +72,8 @@ def check_config(config: TrainConfig) -> None:
             f"{', '.join(_overfitting.POLICIES)}"
         )
     # building them is cheap, and says what is unknown before any data is loaded
-    methods.build(config, config.data.task if config.data.task in TASKS else "single")
+    labels = config.data.positive is not None or config.data.task not in TASKS
+    methods.build(config, "single" if labels else str(config.data.task))
     models.build(config.model, num_classes=2)
     _check_validation(config)
 
