@@ -21,8 +21,9 @@ folder:PATH         class folders PATH/{train,val,test}/CLASS/*.png or PATH/CLAS
                     beside masks/; or a labels.csv; pictures, DICOM (.dcm) and NIfTI (.nii.gz)
 tfds:NAME           a dataset below, once it is prepared
 
-Masks are the targets with --task segmentation, boxes with --task detection. A relative PATH is
-looked up in the working directory, then in $ADVJAX_DATA_DIR.
+Masks are the targets with --task segmentation, boxes with --task detection; --positive NAME ...
+sets some classes or findings against the rest. A relative PATH is looked up in the working
+directory, then in $ADVJAX_DATA_DIR.
 
 Datasets: `advjax data list NAME` says how to obtain one and where to put it, then
 `advjax data prepare NAME --manual-dir DIR`.

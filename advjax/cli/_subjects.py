@@ -133,7 +133,8 @@ def _check_names(config: EvaluateConfig | SweepConfig, subjects: list[Subject]) 
         if not same:
             raise ValueError(
                 f"runs: {first} and {run} name the same source, {subject.dataset.name}, with other "
-                "settings (size, number or seed of the images); give them an evaluation each"
+                "settings (size, number or seed of the images, positive); give them an evaluation "
+                "each"
             )
 
 

@@ -72,8 +72,7 @@ def check_config(config: TrainConfig) -> None:
             f"{', '.join(_overfitting.POLICIES)}"
         )
     # building them is cheap, and says what is unknown before any data is loaded
-    labels = config.data.positive is not None or config.data.task not in TASKS
-    methods.build(config, "single" if labels else str(config.data.task))
+    methods.build(config, config.data.task if config.data.task in TASKS else "single")
     models.build(config.model, num_classes=2)
     _check_validation(config)
 
