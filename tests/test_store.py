@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -357,6 +358,30 @@ def test_a_part_that_the_manifest_does_not_know_counts(tmp_path, monkeypatch):
     assert again.has(attack="pgd")
     again.write_manifest()
     assert json.loads((tmp_path / "manifest.json").read_text())["parts"][0]["key"] == "a"
+
+
+def test_shards_never_mix_with_rows_that_are_not_theirs(tmp_path):
+    shared = IDENTITY | {"data": 2}
+    for i in range(2):
+        shard = Store(tmp_path / f"shard-{i}-of-2", identity=shared)
+        shard.write(rows(ids=[i, i + 2]), key=f"{i}")
+    store.check_shards(tmp_path, 2, shared)
+    for total, words in ((4, "4 shards"), (1, "not divided")):
+        with pytest.raises(ValueError, match=f"holds shard-0-of-2, which does not .* {words}"):
+            store.check_shards(tmp_path, total, shared)
+    Store(tmp_path, identity=IDENTITY | {"data": "all"}).write(rows(), key="whole")
+    before = (tmp_path / "manifest.json").read_bytes()
+    with pytest.raises(ValueError, match="another evaluation, which differs in data"):
+        store.check_shards(tmp_path, 2, shared)
+    with pytest.raises(ValueError, match="another evaluation, which differs in data"):
+        store.merge_shards(tmp_path)
+    assert (tmp_path / "manifest.json").read_bytes() == before
+    assert Store(tmp_path).num_rows() == 4
+    shutil.rmtree(tmp_path / "rows")
+    (tmp_path / "manifest.json").unlink()
+    assert store.merge_shards(tmp_path) == store.merge_shards(tmp_path) == 2
+    assert Store(tmp_path).num_rows() == 4
+    store.check_shards(tmp_path, 2, shared)
 
 
 def test_fingerprint_sees_content_and_nothing_else():

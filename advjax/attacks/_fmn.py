@@ -1,15 +1,20 @@
 """FMN (Pintor et al. 2021): a ball whose radius follows the boundary while PGD walks on it."""
 
+import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
-from advjax import threat
+from advjax import threat, tree
 from advjax.attacks._kernel import Proposal, assemble, with_row_ball
-from advjax.attacks._minimal import check_norm, farthest, margin, minimal_spec, observe
+from advjax.attacks._minimal import check_norm, farthest, gaps, margin, minimal_spec, observe
+from advjax.attacks._wrappers import with_ascent
 from advjax.types import Array, Attack, AttackState, Ball, Objective, Target
 
 _euclidean = threat.l2()
+# most decisions that are looked at from the image, and the share of the steps that this may take
+LOOKS, LOOKING = 4, 0.1
 
 
 class FmnState(NamedTuple):
@@ -18,10 +23,16 @@ class FmnState(NamedTuple):
     Attributes:
       radius: `[]`, of the ball on which the last point was projected.
       nearest: `[]`, distance of the nearest success so far, else inf.
+      lost: `[]`, that radius over the distance of the last point, which bounds may have cut.
+      missing: `[]`, distance to first order of the nearest decision seen from the image;
+        `toward`: `[...]`, the gradient that leads there.
     """
 
     radius: Array
     nearest: Array
+    lost: Array
+    missing: Array
+    toward: Array
 
 
 def fmn(
@@ -36,11 +47,18 @@ def fmn(
 ) -> Attack:
     """FMN (Pintor et al. 2021): the smallest perturbation in the l0, l1, l2 or l-infinity norm.
 
+    In l2 and l-infinity, with several other classes (or findings), the first steps look from the
+    image at the most likely ones, four at most and in a tenth of the steps, and the walk starts
+    towards the one that is nearest to first order. The published attack follows the most likely
+    one, and stays with it.
+
     Each move goes a step along the gradient of the margin (best other logit minus the true one),
     then projects on a ball. Its radius is, before the first success, where the margin would vanish
     to first order, a share of `last_gamma` farther (else rounding can keep a point just short of
     the boundary for ever); from then on it shrinks by gamma after a success, to the nearest one at
-    least, and grows by gamma after a failure. In l0 it changes by at least one.
+    least, and grows by gamma after a failure. In l0 it changes by at least one. Where the bounds
+    cut a point off that lay on the ball, as they do in l2, a radius is longer than the distance
+    that it leads to, and is compared with distances by that ratio.
 
     Args:
       objective: from `attacks.from_logits`; whatever loss was given, the margin is ascended.
@@ -65,41 +83,25 @@ def fmn(
             f"{last_gamma}, {init_gamma}, {last_step}, {init_step}"
         )
     objective = objective.with_loss(margin)
+    # values that may change by their room only make a first order worth little in l1 and l0
+    several = objective.plain and norm in ("linf", "l2")
+    if several:
+        ranked = functools.partial(_ranked, num_steps=num_steps)
+        objective = with_ascent(objective, ranked, num_steps=max(num_steps, 1))
+
+    walk = _Walk(norm, num_steps, init_step, last_step, init_gamma, last_gamma)
 
     def init_direction(x0: Array) -> FmnState:
         radius = jnp.full(x0.shape[:1], 1 if norm == "l0" else jnp.inf, x0.dtype)
-        return FmnState(radius, jnp.full(x0.shape[:1], jnp.inf, x0.dtype))
-
-    def move(
-        ball_: Ball, g: Array, value: Array, success: Array, x: Array, x0: Array, step: Array,
-        memory: FmnState,
-    ) -> tuple[Array, FmnState]:  # fmt: skip
-        cosine = (1 + jnp.cos(jnp.pi * step.astype(x.dtype) / num_steps)) / 2
-        size = last_step + (init_step - last_step) * cosine
-        change = last_gamma + (init_gamma - last_gamma) * cosine
-        distance = ball_.distance(x, x0)
-        nearest = jnp.where(success, jnp.minimum(distance, memory.nearest), memory.nearest)
-        if norm == "l0":
-            radius = _count(memory.radius, success, nearest, change)
-        else:
-            missing = jnp.where(jnp.isfinite(value), jnp.abs(value), 0).astype(x.dtype)
-            missing = missing / jnp.maximum(ball_.dual_norm(g), 1e-12)
-            grown = jnp.where(
-                jnp.isfinite(nearest),
-                memory.radius * (1 + change),
-                (distance + missing) * (1 + last_gamma),
-            )
-            shrunk = jnp.minimum(memory.radius * (1 - change), nearest)
-            radius = jnp.where(success, shrunk, grown)
-        corner = farthest(ball_, x0)
-        radius = jnp.minimum(radius, ball_.distance(corner, x0))
-        # only the pixels of a mask count for the length of the step
-        unit = _euclidean.steepest(jnp.where(corner != x0, g, 0))
-        return ball_.project(x + size * unit, x0, radius), FmnState(radius, nearest)
+        infinite = jnp.full(x0.shape[:1], jnp.inf, x0.dtype)
+        one = jnp.ones(x0.shape[:1], x0.dtype)
+        return FmnState(radius, infinite, one, infinite, jnp.zeros_like(x0))
 
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
         g, evaluation, objective_state, status = observe(objective, ball, state, target, keys)
-        x, memory = with_row_ball(ball, move)(
+        looks = _looks(objective, x0, target, keys, num_steps) if several else 0
+        one = lambda ball_, *row: walk.move(ball_, looks, *row)  # noqa: E731
+        x, memory = with_row_ball(ball, one)(
             g, evaluation.ascent, evaluation.success, state.x, x0, state.step,
             state.direction_state,
         )  # fmt: skip
@@ -107,6 +109,89 @@ def fmn(
 
     spec = minimal_spec(objective, ball, num_steps, "fmn")
     return assemble(propose, init_direction, spec, random_start=False)
+
+
+class _Walk(NamedTuple):
+    """The options of `fmn`, which says what they are."""
+
+    norm: str
+    num_steps: int
+    init_step: float
+    last_step: float
+    init_gamma: float
+    last_gamma: float
+
+    def move(
+        self, ball: Ball, looks: int, g: Array, value: Array, success: Array, x: Array, x0: Array,
+        step: Array, memory: FmnState,
+    ) -> tuple[Array, FmnState]:  # fmt: skip
+        """Return the next point of ONE row and its memory, after `looks` looks from the image."""
+        g, missing, memory = _look(ball, g, value, step < looks, memory)
+        cosine = (1 + jnp.cos(jnp.pi * step.astype(x.dtype) / self.num_steps)) / 2
+        size = self.last_step + (self.init_step - self.last_step) * cosine
+        change = self.last_gamma + (self.init_gamma - self.last_gamma) * cosine
+        distance = ball.distance(x, x0)
+        nearest = jnp.where(success, jnp.minimum(distance, memory.nearest), memory.nearest)
+        if self.norm == "l0":
+            radius = _count(memory.radius, success, nearest, change)
+        else:
+            grown = jnp.where(
+                jnp.isfinite(nearest),
+                memory.radius * (1 + change),
+                (distance + missing) * memory.lost * (1 + self.last_gamma),
+            )
+            shrunk = jnp.minimum(memory.radius * (1 - change), nearest * memory.lost)
+            radius = jnp.where(success, shrunk, grown)
+        corner = farthest(ball, x0)
+        radius = jnp.minimum(radius, ball.distance(corner, x0))
+        # only the pixels of a mask count for the length of the step
+        unit = _euclidean.steepest(jnp.where(corner != x0, g, 0))
+        moved = x + size * unit
+        new = ball.project(moved, x0, radius)
+        there = jnp.maximum(ball.distance(new, x0), 1e-12)
+        cut = (ball.distance(moved, x0) > radius) & (there > 0.1 * radius)
+        memory = memory._replace(nearest=nearest)
+        after = memory._replace(
+            radius=radius, lost=jnp.where(cut, jnp.maximum(radius / there, 1), 1)
+        )
+        return tree.where(step < looks - 1, (x, memory), (new, after))
+
+
+def _looks(objective: Objective, x0: Array, target: Target, keys: Array, num_steps: int) -> int:
+    """Return how many decisions are looked at from the image; 0: the first one is followed."""
+    output = jax.eval_shape(objective.apply, x0, keys)
+    count = jax.eval_shape(jax.vmap(gaps), output, target).shape[1]
+    others = count if jax.tree.leaves(target)[0].ndim == 2 else count - 1
+    looks = min(others, LOOKS, int(LOOKING * num_steps))
+    return looks if looks > 1 else 0
+
+
+def _ranked(output: Array, target: tuple[Target, Array], *, num_steps: int) -> Array:
+    """Return the gap of the decision whose turn it is at the start, then the largest one."""
+    labels, share = target
+    falling = -jnp.sort(-gaps(output, labels))
+    turn = jnp.round(share * num_steps).astype(jnp.int32)
+    looks = min(falling.size, LOOKS, int(LOOKING * num_steps))
+    value = falling[jnp.where(turn < looks, turn, 0)]
+    return jnp.where(jnp.isneginf(value), falling[0], value)
+
+
+def _look(
+    ball: Ball, g: Array, value: Array, looking: Array, memory: FmnState
+) -> tuple[Array, Array, FmnState]:
+    """Return the gradient to follow, the distance to first order, and the memory of ONE row.
+
+    While it looks, those of the nearest decision seen so far.
+    """
+    missing = jnp.where(jnp.isfinite(value), jnp.abs(value), 0).astype(g.dtype)
+    missing = missing / jnp.maximum(ball.dual_norm(g), 1e-12)
+    nearer = looking & (missing < memory.missing)
+    memory = memory._replace(
+        missing=jnp.where(nearer, missing, memory.missing),
+        toward=jnp.where(nearer, g, memory.toward),
+    )
+    g = jnp.where(looking, memory.toward, g)
+    return g, jnp.where(looking, memory.missing, missing), memory
 
 
 def _count(radius: Array, success: Array, nearest: Array, change: Array) -> Array:

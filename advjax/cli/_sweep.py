@@ -111,6 +111,7 @@ def _open(config: SweepConfig, here: str, subjects: list[Subject]) -> Store:
         "data": images if parts == 1 else dict.fromkeys(images, parts),
         "settings": settings | {"command": "sweep"} | precision_of(config),
     }
+    store.check_shards(config.out, parts, identity)
     rows = Store(here, identity=identity)
     jobs = plan(config, subjects)
     rows.write_manifest(

@@ -212,9 +212,11 @@ def judge(work: Work, state: State) -> State:
             jnp.where(moved, Verdict.REJECTED, verdict).astype(jnp.int8), mode="drop"
         )
         queue, lost = queue._replace(verdict=table), lost | moved
+    # those that were parked go on, whatever became of their success
+    again = claimed if work.parks else lost
     queue = jax.lax.cond(
-        work.anywhere(jnp.any(lost)),
-        lambda q: _plan_again(work, q, finished, lost),
+        work.anywhere(jnp.any(again)),
+        lambda q: _plan_again(work, q, finished, again),
         lambda q: q,
         queue,
     )
@@ -222,7 +224,7 @@ def judge(work: Work, state: State) -> State:
 
 
 def _plan_again(work: Work, queue: Queue, finished: Finished, lost: Array) -> Queue:
-    """Take the rejected successes back, those of `lost` `[M]`."""
+    """Take the rejected successes back, of those of `lost` `[M]`, and line their examples up."""
     row = jnp.where(lost, finished.row, work.settings.capacity)
     index = jnp.arange(work.epsilons.shape[0], dtype=jnp.int32)
     solved = (queue.verdict == Verdict.CLAIMED) | (queue.verdict == Verdict.VERIFIED)

@@ -72,6 +72,15 @@ class Work(NamedTuple):
         return self.order in ("search", "ascending")
 
     @property
+    def parks(self) -> bool:
+        """Whether an example waits for the judgement of a success before it is planned again.
+
+        Rounding pixels takes many a success back. What an example would do meanwhile depends on
+        when the next judgement comes, and with it the verdict on slots and on time.
+        """
+        return self.settings.quantise is not None and self.order in ("search", "ascending")
+
+    @property
     def lockstep(self) -> bool:
         """Whether all runs take the same number of ticks.
 
@@ -120,7 +129,14 @@ def spin(work: Work, state: State) -> State:
         queue = state.queue
         busy = jnp.any(_live(work, state.slots)) | (queue.head < queue.tail)
         late = work.most(state.counts.ticks) >= work.max_ticks
+        if work.parks:
+            # a slot is idle, and a judgement would give it work
+            waits = jnp.any(state.finished.claimed & (places < state.finished.filled))
+            idle = ~jnp.all(_live(work, state.slots)) & (queue.head >= queue.tail)
+            late = late | work.anywhere(waits & idle)
         return work.anywhere(busy) & ~work.anywhere(full) & ~late
+
+    places = jnp.arange(work.settings.buffer)
 
     return jax.lax.while_loop(going, lambda s: tick(work, s), state)
 
@@ -244,6 +260,8 @@ def _turnover(work: Work, state: State, done: Array, cycled: Array) -> State:
     capacity = work.settings.capacity
     restart, budget = _next_runs(work, queue, slots.row)
     leaving = done & (budget < 0)
+    if work.parks:
+        leaving = leaving | (done & slots.attack.success)
     phase = queue.phase.at[jnp.where(leaving, slots.row, capacity)].set(
         jnp.int8(Phase.DONE), mode="drop"
     )

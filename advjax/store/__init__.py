@@ -10,7 +10,7 @@ because every file in there would be taken for a part.
 
 from advjax.store._files import write_atomic
 from advjax.store._fingerprint import fingerprint
-from advjax.store._merge import merge_shards, missing_shards
+from advjax.store._merge import check_shards, merge_shards, missing_shards
 from advjax.store._panels import Panel, read_panels, write_panel
 from advjax.store._schema import SCHEMA
 from advjax.store._store import Store
@@ -19,6 +19,7 @@ __all__ = [
     "SCHEMA",
     "Panel",
     "Store",
+    "check_shards",
     "fingerprint",
     "merge_shards",
     "missing_shards",
