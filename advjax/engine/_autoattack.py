@@ -12,7 +12,14 @@ from jax.sharding import Mesh
 
 from advjax import attacks, criteria, losses, threat
 from advjax.engine import _processes, _sweep
-from advjax.engine._inputs import check_epsilons, check_examples, check_labels, check_settings
+from advjax.engine._inputs import (
+    check_epsilons,
+    check_examples,
+    check_labels,
+    check_resources,
+    check_settings,
+    one_label_each,
+)
 from advjax.engine._plan import Verdict
 from advjax.engine._reference import MakeAttack, evaluate_clean
 from advjax.engine._results import SweepResult
@@ -144,11 +151,12 @@ def autoattack(
     counts = {"num_targets": num_targets, "num_steps": num_steps, "num_queries": num_queries}
     _check_options(norm, version, counts, eps, epsilons)
     budgets = check_epsilons([eps] if eps is not None else epsilons)  # type: ignore[arg-type]
-    labels = _labels(y)
+    labels = one_label_each(y)
     check_settings("search", 1, slots, quantise, warm_start=False)
+    check_resources(key, mesh, memory_limit)
+    model = _model(logits_fn, norm, bounds, num_steps, num_queries)
     check_examples(x, labels, ids, bounds)
     params = _processes.local(params)
-    model = _model(logits_fn, norm, bounds, num_steps, num_queries)
     if model.draws and version != "rand":
         raise ValueError(
             f'version: logits_fn takes keys, so that it draws random numbers, which "{version}" '
@@ -174,9 +182,12 @@ def _model(
     logits_fn: Callable[..., Array], norm: str, bounds: Any, num_steps: int, num_queries: int
 ) -> "_Model":
     """Return the key of the programs; it must have a hash."""
+    numbers = np.ndim(bounds) == 1 and len(bounds) == 2 and np.asarray(bounds).dtype.kind in "iuf"
+    if not numbers or not bounds[0] < bounds[1]:
+        raise ValueError(f"bounds: expected two numbers, the lower one first, got {bounds!r}")
     low, high = bounds
-    if np.ndim(low) or np.ndim(high):
-        raise ValueError(f"bounds: expected two numbers, got {bounds!r}")
+    if not callable(logits_fn):
+        raise ValueError(f"logits_fn: expected (params, x) -> logits, got {logits_fn!r:.80}")
     try:
         hash(logits_fn)
     except TypeError:
@@ -195,18 +206,9 @@ def _check_options(
     if (eps is None) == (epsilons is None):
         raise ValueError("eps and epsilons: give one of them, eps=8/255 or epsilons=[2/255, ...]")
     for name, count in counts.items():
-        if count != int(count) or count < 1:
-            raise ValueError(f"{name}: must be an integer, at least 1, got {count}")
-
-
-def _labels(y: Any) -> np.ndarray:
-    labels = np.asarray(y)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"y: AutoAttack is about one label an image, integers [N], got {labels.dtype}"
-            f"{list(labels.shape)}; for several findings an image use engine.sweep with attacks.pgd"
-        )
-    return labels.astype(np.int32)
+        whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
+        if not whole or count < 1:
+            raise ValueError(f"{name}: must be an integer, at least 1, got {count!r}")
 
 
 def _outputs(
@@ -216,11 +218,12 @@ def _outputs(
     pairs = labels, np.zeros_like(labels)
     shape = jax.eval_shape(
         lambda params, images, keys: make_attack(params).spec.objective.apply(images, keys),
-        params, np.zeros((1, *np.shape(x)[1:]), np.float32), jax.random.split(key, 1),
+        params, np.zeros((2, *np.shape(x)[1:]), np.float32), jax.random.split(key, 2),
     )  # fmt: skip
-    if getattr(shape, "ndim", 0) != 2:
+    if getattr(shape, "ndim", 0) != 2 or shape.shape[0] != 2:
         raise ValueError(
-            f"logits_fn: must return one array of logits [B, C], got {np.shape(shape)}"
+            "logits_fn: must return one array of logits [B, C]; of two images it returns "
+            f"{np.shape(shape)}"
         )
     if shape.shape[1] < 2:
         raise ValueError(

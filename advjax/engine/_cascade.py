@@ -151,7 +151,8 @@ def build(
     make_attack: MakeAttack | Sequence[MakeAttack], params: PyTree
 ) -> tuple[list[MakeAttack], list[Attack]]:
     """Return the attacks of a cascade, built once outside of the program to read their specs."""
-    makers = [make_attack] if callable(make_attack) else list(make_attack)
+    several = isinstance(make_attack, list | tuple) and not isinstance(make_attack, Attack)
+    makers: list[Any] = list(make_attack) if several else [make_attack]  # type: ignore[arg-type]
     if not makers:
         raise ValueError("make_attack: name at least one attack")
     if isinstance(make_attack, Attack) or any(isinstance(make, Attack) for make in makers):
@@ -159,13 +160,50 @@ def build(
             "make_attack: pass the function that builds the attack from the parameters, "
             "`lambda params: attacks.pgd(...)`, not an attack"
         )
+    strange = [make for make in makers if not callable(make)]
+    if strange:
+        raise ValueError(
+            "make_attack: expected `lambda params: attacks.pgd(...)` or a list of such functions, "
+            f"got {strange[0]!r:.80}"
+        )
     attacks = [make(params) for make in makers]
+    other = [attack for attack in attacks if not isinstance(attack, Attack)]
+    if other:
+        raise ValueError(f"make_attack: must return an attack, got {other[0]!r:.80}")
     if any(attack.spec.ball.rows is not None for attack in attacks):
         raise ValueError(
             "make_attack: the ball has a mask per row, but the rows of a pool change; sweep the "
             "examples of one mask at a time, or put the mask into the objective"
         )
     return makers, attacks
+
+
+def check_balls(attacks: list[Attack]) -> None:
+    """Check that the attacks of a cascade mean the same by a budget.
+
+    Raises:
+      ValueError: their balls have other norms or bounds.
+    """
+    first, *rest = (attack.spec.ball for attack in attacks)
+    for ball in rest:
+        same = all(map(np.array_equal, ball.bounds, first.bounds))
+        if ball.name != first.name or not same:
+            raise ValueError(
+                f"make_attack: one budget cannot mean {first.name} within {first.bounds} and "
+                f"{ball.name} within {ball.bounds}; sweep such attacks one by one"
+            )
+
+
+def restarts_of(restarts: Any, number: int) -> list[Any]:
+    """Return the restarts of each of so many attacks.
+
+    Raises:
+      ValueError: there are others than attacks.
+    """
+    each = list(restarts) if isinstance(restarts, list | tuple) else [restarts] * number
+    if len(each) != number:
+        raise ValueError(f"restarts: expected one number, or {number}, got {restarts}")
+    return each
 
 
 def sized(

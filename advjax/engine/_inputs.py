@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from advjax.attacks import check_pixels
 from advjax.engine._plan import ORDERS
+from advjax.mesh import AXIS
+from advjax.random import typed
 from advjax.types import PyTree
 
 MakeAttack = Callable[[PyTree], Any]
@@ -30,7 +33,9 @@ def check_examples(x: Any, y: PyTree, ids: Any, bounds: tuple[Any, Any]) -> Exam
         are not unique integers.
     """
     images = np.asarray(x)
-    if images.dtype == np.float16:
+    if images.ndim == 0 or images.dtype == object:
+        raise ValueError(f"x: expected images [N, H, W, C], got {type(x).__name__}")
+    if images.dtype in (np.float16, jnp.bfloat16):
         # half precision cannot tell the pixels of a small ball apart
         images = images.astype(np.float32)
     if images.dtype.kind == "f":
@@ -40,9 +45,14 @@ def check_examples(x: Any, y: PyTree, ids: Any, bounds: tuple[Any, Any]) -> Exam
     if plain or (isinstance(y, list) and all(isinstance(row, list) for row in y)):
         y = np.asarray(y)
     targets = jax.tree.map(np.asarray, y)
+    leaves = jax.tree.leaves(targets)
+    if not leaves or any(leaf.ndim == 0 or leaf.dtype.kind not in "iufb" for leaf in leaves):
+        raise ValueError(
+            f"y: expected labels [N], or a tree of numbers with a leading [N], got {y!r:.80}"
+        )
     identities = np.arange(len(images)) if ids is None else np.asarray(ids)
     sizes = {"x": len(images), "ids": len(identities)}
-    sizes |= {f"y[{i}]": len(leaf) for i, leaf in enumerate(jax.tree.leaves(targets))}
+    sizes |= {f"y[{i}]": len(leaf) for i, leaf in enumerate(leaves)}
     if len(set(sizes.values())) != 1 or len(images) == 0:
         raise ValueError(f"x, y and ids need the same non-zero number of examples, got {sizes}")
     if images.ndim < 2 or not (images.dtype == np.uint8 or images.dtype.kind == "f"):
@@ -88,7 +98,9 @@ def check_labels(output: PyTree, targets: PyTree) -> None:
                 f"y: image {bad[0]} has a label {found[bad[0]].max()}; findings are 0 or 1, and "
                 "-1 where it is not known"
             )
-    if found.ndim == 1 and classes > 1 and np.issubdtype(found.dtype, np.integer):
+    if found.ndim == 1 and classes > 1 and not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(f"y: labels [N] of {classes} classes are integers, got {found.dtype}")
+    if found.ndim == 1 and classes > 1:
         bad = np.flatnonzero((found < 0) | (found >= classes))
         if len(bad):
             raise ValueError(
@@ -106,15 +118,35 @@ def _as_uint8(images: np.ndarray) -> np.ndarray:
     return levels if same else images
 
 
+def one_label_each(y: Any) -> np.ndarray:
+    """Return the labels `[N]` of AutoAttack as int32.
+
+    Raises:
+      ValueError: they are something else.
+    """
+    labels = np.asarray(y)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"y: AutoAttack is about one label an image, integers [N], got {labels.dtype}"
+            f"{list(labels.shape)}; for several findings an image use engine.sweep with attacks.pgd"
+        )
+    return labels.astype(np.int32)
+
+
 def check_epsilons(epsilons: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return the budgets `[E]` in float64.
 
     Raises:
       ValueError: they are not positive, finite and strictly increasing.
     """
-    budgets = np.asarray(epsilons, np.float64)
+    try:
+        budgets = np.asarray(epsilons, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"epsilons: expected numbers such as 8/255, got {epsilons!r}") from None
     good = budgets.ndim == 1 and budgets.size > 0 and np.isfinite(budgets).all()
-    if not good or budgets[0] <= 0 or (np.diff(budgets) <= 0).any():
+    # as they are attacked
+    used = budgets.astype(jax.dtypes.canonicalize_dtype(np.float64))
+    if not good or used[0] <= 0 or (np.diff(used) <= 0).any():
         raise ValueError(
             "epsilons: must be positive and strictly increasing, in [0, 1] pixel units "
             f"(8/255, not 8), got {np.asarray(epsilons).tolist()}"
@@ -162,8 +194,8 @@ def check_settings(
       ValueError: one of them makes no sense.
     """
     for name, value in (("restarts", restarts), ("slots", 1 if slots is None else slots)):
-        if value != int(value):
-            raise ValueError(f"{name}: must be an integer, got {value}")
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise ValueError(f"{name}: must be an integer, got {value!r}")
     if order not in ORDERS:
         raise ValueError(f"order: {order!r} is unknown; known: {', '.join(ORDERS)}")
     if restarts < 1:
@@ -177,3 +209,19 @@ def check_settings(
             f'warm_start: only a climb goes on from its last failure: order="ascending", not '
             f"{order!r}"
         )
+
+
+def check_resources(key: Any, mesh: Any, memory_limit: Any) -> None:
+    """Check the key, the devices and the memory of a sweep.
+
+    Raises:
+      ValueError: one of them is something else.
+    """
+    if jnp.ndim(typed(key)) != 0:
+        raise ValueError(f"key: expected one key, jax.random.key(0), got {jnp.shape(key)}")
+    if mesh is not None and (not isinstance(mesh, Mesh) or mesh.axis_names != (AXIS,)):
+        told = f"axes {mesh.axis_names}" if isinstance(mesh, Mesh) else repr(mesh)
+        raise ValueError(f"mesh: expected advjax.mesh.data_mesh(number of devices), got {told}")
+    whole = isinstance(memory_limit, int | np.integer) and not isinstance(memory_limit, bool)
+    if not whole or memory_limit < 1:
+        raise ValueError(f"memory_limit: expected a number of bytes above 0, got {memory_limit!r}")

@@ -17,6 +17,7 @@ from advjax.engine._inputs import (
     Examples,
     check_epsilons,
     check_examples,
+    check_resources,
     check_settings,
     stacked,
 )
@@ -205,10 +206,11 @@ def run(
     for attack in attacks:
         if not attack.spec.minimal:
             threat.check_radius(attack.spec.ball, float(budgets[-1]))
-    restarts = options.restarts
-    for count in np.broadcast_to(restarts, len(makers)):
+    _cascade.check_balls(attacks)
+    each = _cascade.restarts_of(options.restarts, len(makers))
+    for count in each:
         check_settings(options.order, count, options.slots, options.quantise, options.warm_start)
-    each = [int(n) for n in np.broadcast_to(restarts, len(makers))]
+    check_resources(options.key, options.mesh, options.memory_limit)
     examples = check_examples(x, y, options.ids, attacks[0].spec.ball.bounds)
     total = len(examples.images)
     mine, mesh, alone = _processes.share(total, options.mesh)

@@ -231,7 +231,11 @@ def test_rows_that_are_gone_are_computed_again_to_the_same_table(swept, runs, tm
     assert main(["sweep", "--runs", *runs, "--out", str(again), *SWEEP]) == 0
     a, b = ordered(again), ordered(swept)
     for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+        if a[name].dtype.kind == "f":
+            # another batch of neighbours may round otherwise
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-6, err_msg=name)
+        else:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
 @pytest.mark.slow

@@ -40,6 +40,11 @@ def make_pgd(params, **options):
     return attacks.pgd(objective, threat.linf(), **options)
 
 
+def make_wide(params):
+    objective = attacks.from_logits(lambda x: net(params, x), loss=losses.cross_entropy)
+    return attacks.pgd(objective, threat.linf(bounds=(-1, 1)), num_steps=3)
+
+
 def counted(params):
     TRACES.append(isinstance(params["w"], jax.core.Tracer))
     return make_pgd(params)
@@ -214,6 +219,38 @@ def test_success_that_does_not_survive_rounding_is_not_counted():
     assert (climbed.robust_accuracy <= every.robust_accuracy).all()
 
 
+@pytest.mark.sample(1)
+@pytest.mark.parametrize(
+    "options", [{"order": "ascending", "warm_start": True, "restarts": 2}, {"restarts": 2}]
+)
+def test_rounding_makes_no_verdict_depend_on_slots_or_memory(options):
+    """Many successes do not survive it, and what is tried next must not depend on the moment."""
+    rng = np.random.default_rng(2)
+    shapes = {"a": (20, 24), "b": (24, 24), "c": (24, 3)}
+    params = {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
+
+    def rough(params, x):
+        hidden = jnp.tanh(x.reshape(x.shape[0], -1) @ params["a"] * 4)
+        return jnp.sin(hidden @ params["b"] * 1.5) @ params["c"]
+
+    def make(params):
+        objective = attacks.from_logits(lambda x: rough(params, x), loss=losses.cross_entropy)
+        return attacks.pgd(objective, threat.linf(), num_steps=4, step_size=0.7)
+
+    x = rng.random((96, 5, 4, 1)).astype(np.float32)
+    y = np.asarray(rough(params, x).argmax(-1)).astype(np.int32)
+    few, many, streamed = (
+        engine.sweep(
+            make, params, x, y, epsilons=np.linspace(0.5, 12, 16) / 255, key=KEY, quantise=8,
+            diagnose=False, **sizes, **options,
+        )
+        for sizes in ({"slots": 8}, {"slots": 96}, {"slots": 8, "memory_limit": 1})
+    )  # fmt: skip
+    assert few.float_only.sum() > 10
+    np.testing.assert_array_equal(few.min_eps, many.min_eps)
+    np.testing.assert_array_equal(few.min_eps, streamed.min_eps)
+
+
 @pytest.mark.slow
 def test_restarts_break_more_and_no_order_loses_them():
     once = swept("ascending")
@@ -378,6 +415,21 @@ def test_progress_is_true():
         ({"restarts": 1.5}, "restarts: must be an integer"),
         ({"slots": 2.5}, "slots: must be an integer"),
         ({"make": make_pgd(PARAMS)}, "the function that builds the attack"),
+        ({"slots": 8.0}, "slots: must be an integer, got 8.0"),
+        ({"restarts": [1, 2]}, "restarts: expected one number, or 1"),
+        ({"make": ["pgd"]}, "make_attack: expected `lambda params"),
+        ({"make": lambda params: None}, "make_attack: must return an attack, got None"),
+        ({"make": [make_pgd, make_wide]}, "one budget cannot mean linf within"),
+        ({"epsilons": [1e-50, 0.1]}, "positive and strictly increasing"),
+        ({"epsilons": [0.1, 0.1 + 1e-12]}, "positive and strictly increasing"),
+        ({"epsilons": ["8/255"]}, "epsilons: expected numbers such as 8/255"),
+        ({"y": None}, r"y: expected labels \[N\]"),
+        ({"y": 1}, r"y: expected labels \[N\]"),
+        ({"y": Y.astype(float)}, "y: labels .* of 3 classes are integers, got float64"),
+        ({"x": None}, r"x: expected images \[N, H, W, C\], got NoneType"),
+        ({"mesh": 8}, "mesh: expected advjax.mesh.data_mesh"),
+        ({"memory_limit": 0}, "memory_limit: expected a number of bytes"),
+        ({"key": jax.random.split(KEY)}, "key: expected one key"),
         ({"ids": np.zeros(N, int)}, "unique"),
         ({"ids": np.arange(N) / 2}, "integers"),
     ],

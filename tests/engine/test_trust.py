@@ -34,6 +34,10 @@ def softmax(w, x):
     return jax.nn.softmax(logits(w, x))
 
 
+def sigmoid(w, x):
+    return jax.nn.sigmoid(logits(w, x))
+
+
 def preprocessed(w, x):
     """A pre-processor outside of jax: no derivative."""
 
@@ -142,8 +146,9 @@ def test_an_ensemble_is_broken_when_all_members_are():
     assert result.clean_accuracy == 1
 
 
-def test_probabilities_are_found():
-    result, found = flags(softmax)
+@pytest.mark.parametrize("fn", [softmax, sigmoid], ids=lambda f: f.__name__)
+def test_probabilities_are_found(fn):
+    result, found = flags(fn)
     assert found["probabilities"].verdict == "suspicious"
     assert result.trust.verdict == "suspicious"
 
