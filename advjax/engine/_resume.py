@@ -59,6 +59,8 @@ class Ledger:
             else.
         """
         self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"resume: {folder} is a file; name a folder, which is made")
         if count > 1:
             self.folder = self.folder / f"process-{process}-of-{count}"
         path = self.folder / "identity.json"

@@ -155,3 +155,13 @@ def test_another_option_of_an_attack_is_another_sweep(tmp_path, build, usual, ch
     assert sweep(usual).rows_computed == first.rows_computed  # known by another callable
     with pytest.raises(ValueError, match="another steps;"):
         sweep(changed)
+
+
+def test_a_file_is_no_folder_to_go_on_from(tmp_path):
+    (tmp_path / "kept").write_text("mine")
+    make = maker(lambda o, b: attacks.pgd(o, b, num_steps=3))
+    with pytest.raises(ValueError, match="kept is a file; name a folder"):
+        engine.sweep(
+            make, W, X, Y, epsilons=EPSILONS, key=jax.random.key(3), resume=tmp_path / "kept"
+        )
+    assert (tmp_path / "kept").read_text() == "mine"
