@@ -68,12 +68,12 @@ def load(task: Task) -> Loaded:
 
 
 def sweep_of(
-    work: Loaded, task: Task, order: str, restarts: int = 1
+    work: Loaded, task: Task, order: str, restarts: int = 1, **options: Any
 ) -> Callable[[Any], engine.SweepResult]:
     """Return the sweep of a task as a function of the labels."""
     return functools.partial(
         engine.sweep, work.make_attack, work.variables, work.images, epsilons=task.epsilons,
-        key=jax.random.key(0), slots=task.slots, order=order, restarts=restarts,
+        key=jax.random.key(0), slots=task.slots, order=order, restarts=restarts, **options,
     )  # fmt: skip
 
 
@@ -101,13 +101,13 @@ def measure_tick(task: Task, rounds: int) -> tuple[float, float, float]:
     """Return min, median and max of the cost of a tick over that of a bare jitted PGD step.
 
     A tick is a whole climb over the two smallest budgets, the host, the clean evaluation and the
-    judgements included, divided by the batches that it computed. The step is called from Python
-    as many times on as many images; both take turns.
+    judgements included, divided by the batches that it computed; the probes of `trust`, whose
+    rows are counted apart, are left out. The step is called from Python as many times on as many
+    images; both take turns.
     """
     work = load(task)
-    sweep = functools.partial(
-        sweep_of(work, task._replace(epsilons=task.epsilons[:2]), "ascending"), work.targets
-    )
+    few = task._replace(epsilons=task.epsilons[:2])
+    sweep = functools.partial(sweep_of(work, few, "ascending", diagnose=False), work.targets)
     slots = min(task.slots, len(work.images))
     ticks = max(round(sweep().rows_computed / slots), 1)
     step = _bare_step(work, task, slots)

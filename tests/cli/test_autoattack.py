@@ -78,7 +78,7 @@ def test_it_is_not_computed_twice_and_a_sweep_says_the_same(evaluated, run, tmp_
     [
         ("autoattack:num_steps=5", "the steps that were published"),
         ("autoattack:version=best", "unknown version; known: standard, plus, rand"),
-        ("pgd:version=plus", "only autoattack has versions"),
+        ("pgd:version=plus", "only autoattack, uap and gap have versions"),
         ("autoattack:norm=l3", "unknown norm"),
     ],
 )
