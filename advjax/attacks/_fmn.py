@@ -100,8 +100,7 @@ def fmn(
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
         g, evaluation, objective_state, status = observe(objective, ball, state, target, keys)
         looks = _looks(objective, x0, target, keys, num_steps) if several else 0
-        one = lambda ball_, *row: walk.move(ball_, looks, *row)  # noqa: E731
-        x, memory = with_row_ball(ball, one)(
+        x, memory = with_row_ball(ball, functools.partial(walk.move, looks))(
             g, evaluation.ascent, evaluation.success, state.x, x0, state.step,
             state.direction_state,
         )  # fmt: skip
@@ -122,7 +121,7 @@ class _Walk(NamedTuple):
     last_gamma: float
 
     def move(
-        self, ball: Ball, looks: int, g: Array, value: Array, success: Array, x: Array, x0: Array,
+        self, looks: int, ball: Ball, g: Array, value: Array, success: Array, x: Array, x0: Array,
         step: Array, memory: FmnState,
     ) -> tuple[Array, FmnState]:  # fmt: skip
         """Return the next point of ONE row and its memory, after `looks` looks from the image."""

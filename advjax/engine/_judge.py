@@ -218,9 +218,9 @@ def judge(work: Work, state: State) -> State:
     return state._replace(queue=queue, finished=finished)
 
 
-def _plan_again(work: Work, queue: Queue, finished: Finished, lost: Array) -> Queue:
-    """Take the rejected successes back, of those of `lost` `[M]`, and line their examples up."""
-    row = jnp.where(lost, finished.row, work.settings.capacity)
+def _plan_again(work: Work, queue: Queue, finished: Finished, claims: Array) -> Queue:
+    """Take the rejected successes back, of those of `claims` `[M]`, and line their examples up."""
+    row = jnp.where(claims, finished.row, work.settings.capacity)
     index = jnp.arange(work.epsilons.shape[0], dtype=jnp.int32)
     solved = (queue.verdict == Verdict.CLAIMED) | (queue.verdict == Verdict.VERIFIED)
     best = jnp.min(jnp.where(solved, index, index.size), axis=(1, 2)).astype(jnp.int32)
