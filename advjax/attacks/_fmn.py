@@ -7,8 +7,17 @@ import jax
 import jax.numpy as jnp
 
 from advjax import threat, tree
+from advjax.attacks._hyperplane import step_to_hyperplane
 from advjax.attacks._kernel import Proposal, assemble, with_row_ball
-from advjax.attacks._minimal import check_norm, farthest, gaps, margin, minimal_spec, observe
+from advjax.attacks._minimal import (
+    check_norm,
+    farthest,
+    gaps,
+    margin,
+    minimal_spec,
+    observe,
+    within,
+)
 from advjax.attacks._wrappers import with_ascent
 from advjax.types import Array, Attack, AttackState, Ball, Objective, Target
 
@@ -24,8 +33,8 @@ class FmnState(NamedTuple):
       radius: `[]`, of the ball on which the last point was projected.
       nearest: `[]`, distance of the nearest success so far, else inf.
       lost: `[]`, that radius over the distance of the last point, which bounds may have cut.
-      missing: `[]`, distance to first order of the nearest decision seen from the image;
-        `toward`: `[...]`, the gradient that leads there.
+      missing: `[]`, distance to first order of the nearest boundary seen from the image.
+      toward: `[...]`, the way there.
     """
 
     radius: Array
@@ -47,10 +56,13 @@ def fmn(
 ) -> Attack:
     """FMN (Pintor et al. 2021): the smallest perturbation in the l0, l1, l2 or l-infinity norm.
 
-    In l2 and l-infinity, with several other classes (or findings), the first steps look from the
-    image at the most likely ones, four at most and in a tenth of the steps, and the walk starts
-    towards the one that is nearest to first order. The published attack follows the most likely
-    one, and stays with it.
+    In all norms but l0, the first steps look from the image at the other classes (or findings),
+    the four most likely at most and in a tenth of the steps, for the point on any of their
+    boundaries that is nearest to first order, within the bounds. There the walk starts in l2 and
+    l-infinity; the published attack starts towards the most likely class, and stays with it. In
+    l1 that point has few changed values, far out, from where a walk on a curved model ends farther
+    away: the walk starts as published, and the last move tries that point where it is nearer than
+    what was found. Linear models are solved exactly.
 
     Each move goes a step along the gradient of the margin (best other logit minus the true one),
     then projects on a ball. Its radius is, before the first success, where the margin would vanish
@@ -83,8 +95,7 @@ def fmn(
             f"{last_gamma}, {init_gamma}, {last_step}, {init_step}"
         )
     objective = objective.with_loss(margin)
-    # values that may change by their room only make a first order worth little in l1 and l0
-    several = objective.plain and norm in ("linf", "l2")
+    several = objective.plain and norm != "l0"
     if several:
         ranked = functools.partial(_ranked, num_steps=num_steps)
         objective = with_ascent(objective, ranked, num_steps=max(num_steps, 1))
@@ -99,7 +110,10 @@ def fmn(
 
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
         g, evaluation, objective_state, status = observe(objective, ball, state, target, keys)
-        looks = _looks(objective, x0, target, keys, num_steps) if several else 0
+        looks = int(norm != "l0")
+        if several:
+            decisions = jax.eval_shape(objective.apply, x0, keys).shape[1]
+            looks = _looks(decisions, jnp.ndim(target) == 1, num_steps)
         x, memory = with_row_ball(ball, functools.partial(walk.move, looks))(
             g, evaluation.ascent, evaluation.success, state.x, x0, state.step,
             state.direction_state,
@@ -125,72 +139,88 @@ class _Walk(NamedTuple):
         step: Array, memory: FmnState,
     ) -> tuple[Array, FmnState]:  # fmt: skip
         """Return the next point of ONE row and its memory, after `looks` looks from the image."""
-        g, missing, memory = _look(ball, g, value, step < looks, memory)
+        # only the pixels of a mask count
+        free = farthest(ball, x0) != x0
+        g, distance = jnp.where(free, g, 0), ball.distance(x, x0)
+        nearest = jnp.where(success, jnp.minimum(distance, memory.nearest), memory.nearest)
+        memory = memory._replace(nearest=nearest)
+        if not looks:
+            return self._step(ball, g, value, success, x, x0, step, memory)
+        # who starts elsewhere, at a point of the caller's, has nothing to look at
+        looking = (step < looks) & (distance == 0)
+        memory = tree.where(looking, self._look(ball, g, value, x0, memory), memory)
+        walked, after = self._step(ball, g, value, success, x, x0, step, memory)
+        seen = within(ball, x0 + memory.toward, x0)
+        radius = ball.distance(seen, x0)
+        if self.norm == "l1":
+            last = (step == self.num_steps - 1) & (radius > 0) & (radius < nearest)
+            walked = jnp.where(last, seen, walked)
+        else:
+            first = looking & (step == looks - 1)
+            after = after._replace(radius=jnp.where(first, radius, after.radius))
+            walked = jnp.where(first, seen, walked)
+        return tree.where(looking & (step < looks - 1), (x, memory), (walked, after))
+
+    def _step(
+        self, ball: Ball, g: Array, value: Array, success: Array, x: Array, x0: Array, step: Array,
+        memory: FmnState,
+    ) -> tuple[Array, FmnState]:  # fmt: skip
+        """Return the point of ONE row that a step and a projection lead to, and its memory."""
         cosine = (1 + jnp.cos(jnp.pi * step.astype(x.dtype) / self.num_steps)) / 2
         size = self.last_step + (self.init_step - self.last_step) * cosine
         change = self.last_gamma + (self.init_gamma - self.last_gamma) * cosine
-        distance = ball.distance(x, x0)
-        nearest = jnp.where(success, jnp.minimum(distance, memory.nearest), memory.nearest)
         if self.norm == "l0":
-            radius = _count(memory.radius, success, nearest, change)
+            radius = _count(memory.radius, success, memory.nearest, change)
         else:
+            missing = _finite(value).astype(g.dtype) / jnp.maximum(ball.dual_norm(g), 1e-12)
             grown = jnp.where(
-                jnp.isfinite(nearest),
+                jnp.isfinite(memory.nearest),
                 memory.radius * (1 + change),
-                (distance + missing) * memory.lost * (1 + self.last_gamma),
+                (ball.distance(x, x0) + missing) * memory.lost * (1 + self.last_gamma),
             )
-            shrunk = jnp.minimum(memory.radius * (1 - change), nearest * memory.lost)
+            shrunk = jnp.minimum(memory.radius * (1 - change), memory.nearest * memory.lost)
             radius = jnp.where(success, shrunk, grown)
-        corner = farthest(ball, x0)
-        radius = jnp.minimum(radius, ball.distance(corner, x0))
-        # only the pixels of a mask count for the length of the step
-        unit = _euclidean.steepest(jnp.where(corner != x0, g, 0))
-        moved = x + size * unit
+        radius = jnp.minimum(radius, ball.distance(farthest(ball, x0), x0))
+        moved = x + size * _euclidean.steepest(g)
         new = ball.project(moved, x0, radius)
         there = jnp.maximum(ball.distance(new, x0), 1e-12)
         cut = (ball.distance(moved, x0) > radius) & (there > 0.1 * radius)
-        memory = memory._replace(nearest=nearest)
-        after = memory._replace(
-            radius=radius, lost=jnp.where(cut, jnp.maximum(radius / there, 1), 1)
+        lost = jnp.where(cut, jnp.maximum(radius / there, 1), 1)
+        return new, memory._replace(radius=radius, lost=lost)
+
+    def _look(self, ball: Ball, g: Array, value: Array, x0: Array, memory: FmnState) -> FmnState:
+        """Return the memory of ONE row that sees a decision from its image."""
+        low, high = (jnp.asarray(b, x0.dtype) for b in ball.bounds)
+        missing = _finite(value).astype(g.dtype) * (1 + self.last_gamma)
+        way = step_to_hyperplane(self.norm, x0, g, -missing, low, high).astype(x0.dtype)
+        # out of reach, it is as far as it would be by the rate of the way to the corner
+        gain = jnp.sum(g * way)
+        rate = jnp.where(gain > 0, ball.distance(way, jnp.zeros_like(way)) / gain, 1e12)
+        nearer = missing * rate < memory.missing
+        return memory._replace(
+            missing=jnp.where(nearer, missing * rate, memory.missing),
+            toward=jnp.where(nearer, way, memory.toward),
         )
-        return tree.where(step < looks - 1, (x, memory), (new, after))
 
 
-def _looks(objective: Objective, x0: Array, target: Target, keys: Array, num_steps: int) -> int:
-    """Return how many decisions are looked at from the image; 0: the first one is followed."""
-    output = jax.eval_shape(objective.apply, x0, keys)
-    count = jax.eval_shape(jax.vmap(gaps), output, target).shape[1]
-    others = count if jax.tree.leaves(target)[0].ndim == 2 else count - 1
-    looks = min(others, LOOKS, int(LOOKING * num_steps))
-    return looks if looks > 1 else 0
+def _looks(outputs: int, single: bool, num_steps: int) -> int:
+    """Return how many decisions are looked at from the image; the true class is none."""
+    return max(min(outputs - single, LOOKS, int(LOOKING * num_steps)), 1)
 
 
 def _ranked(output: Array, target: tuple[Target, Array], *, num_steps: int) -> Array:
-    """Return the gap of the decision whose turn it is at the start, then the largest one."""
+    """Return the gap of the decision whose turn it is, the largest one last and from then on."""
     labels, share = target
     falling = -jnp.sort(-gaps(output, labels))
     turn = jnp.round(share * num_steps).astype(jnp.int32)
-    looks = min(falling.size, LOOKS, int(LOOKING * num_steps))
-    value = falling[jnp.where(turn < looks, turn, 0)]
+    looks = _looks(falling.size, jnp.ndim(labels) == 0, num_steps)
+    value = falling[jnp.maximum(looks - 1 - turn, 0)]
     return jnp.where(jnp.isneginf(value), falling[0], value)
 
 
-def _look(
-    ball: Ball, g: Array, value: Array, looking: Array, memory: FmnState
-) -> tuple[Array, Array, FmnState]:
-    """Return the gradient to follow, the distance to first order, and the memory of ONE row.
-
-    While it looks, those of the nearest decision seen so far.
-    """
-    missing = jnp.where(jnp.isfinite(value), jnp.abs(value), 0).astype(g.dtype)
-    missing = missing / jnp.maximum(ball.dual_norm(g), 1e-12)
-    nearer = looking & (missing < memory.missing)
-    memory = memory._replace(
-        missing=jnp.where(nearer, missing, memory.missing),
-        toward=jnp.where(nearer, g, memory.toward),
-    )
-    g = jnp.where(looking, memory.toward, g)
-    return g, jnp.where(looking, memory.missing, missing), memory
+def _finite(value: Array) -> Array:
+    """Return the size of a value, 0 where it is no number."""
+    return jnp.where(jnp.isfinite(value), jnp.abs(value), 0)
 
 
 def _count(radius: Array, success: Array, nearest: Array, change: Array) -> Array:

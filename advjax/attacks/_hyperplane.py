@@ -94,15 +94,17 @@ def _heaviest_first(weight: Array, room: Array, missing: Array) -> Array:
     bits = jax.lax.bitcast_convert_type(weight, integer)
     gain = weight * room
 
-    def halve(_: int, between: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(between: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = between
         middle = low + (high - low) // 2
         enough = jnp.sum(jnp.where(bits >= middle, gain, 0)) >= missing
         return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
-    over = jnp.max(bits) + 1
-    # no weight is negative: out of reach, the search ends at 0, above which all are full
-    last, _ = jax.lax.fori_loop(0, 8 * weight.dtype.itemsize, halve, (over - over, over))
+    heaviest = jnp.max(bits)
+    # no weight is negative: out of reach, the search ends at 0, above which all are full; where
+    # nothing is missing there is nothing to search
+    low = jnp.where(missing > 0, 0, heaviest)
+    last, _ = jax.lax.while_loop(lambda ends: ends[1] - ends[0] > 1, halve, (low, heaviest + 1))
     left = missing - jnp.sum(jnp.where(bits > last, gain, 0))
     shared = jnp.sum(jnp.where(bits == last, gain, 0))
     share = jnp.clip(left / jnp.where(shared > 0, shared, 1), 0, 1)
