@@ -125,7 +125,11 @@ def _single_certainty(logits: Array) -> Array:
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.nn.softmax(np.asarray(logits, np.float32)))
+    # rows of a sweep come in batches of all sizes: no program for each of them
+    logits = np.asarray(logits, np.float32)
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
 
 
 def _single_scores(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -148,7 +152,8 @@ def _multi_certainty(logits: Array) -> Array:
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.nn.sigmoid(np.asarray(logits, np.float32)))
+    with np.errstate(invalid="ignore"):
+        return np.exp(-np.logaddexp(np.float32(0), -np.asarray(logits, np.float32)))
 
 
 def _multi_scores(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
