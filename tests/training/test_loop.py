@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 import re
 import shutil
@@ -17,64 +16,19 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from advjax import checkpoint, data, models, training
+from advjax import data, training
 from advjax.checkpoint import Checkpoints
 from advjax.config import (
     AttackConfig,
     AugmentConfig,
     DataConfig,
-    ModelConfig,
     OptimizerConfig,
     TrainConfig,
 )
 from advjax.training import _loop, _run
 from advjax.training._checks import check_config, with_defaults
+from tests.training.runs import CLASSES, make_config, train, use_tiny
 from tests.training.tiny import tiny_model
-
-CLASSES = 5
-
-
-def _write_npz(path, *, multi=False, seed=0):
-    """Write a small file of the MedMNIST layout whose images carry their label."""
-    random = np.random.default_rng(seed)
-    pattern = random.random((CLASSES, 12, 12, 3))
-    arrays = {}
-    for name, size in (("train", 64), ("val", 40), ("test", 16)):
-        labels = random.integers(0, CLASSES, size)
-        images = 0.5 * pattern[labels] + 0.5 * random.random((size, 12, 12, 3))
-        arrays[f"{name}_images"] = (255 * images).astype(np.uint8)
-        hot = (random.random((size, CLASSES)) < 0.5).astype(np.uint8)
-        arrays[f"{name}_labels"] = hot if multi else labels[:, None].astype(np.uint8)
-    np.savez(path, **arrays)
-    return DataConfig(source=f"npz:{path}")
-
-
-@pytest.fixture(scope="session")
-def images(tmp_path_factory):
-    return _write_npz(tmp_path_factory.mktemp("data") / "single.npz")
-
-
-@pytest.fixture(scope="session")
-def findings(tmp_path_factory):
-    return _write_npz(tmp_path_factory.mktemp("data") / "multi.npz", multi=True)
-
-
-@pytest.fixture
-def make(images, tmp_path):
-    """Return `make(folder, **fields) -> TrainConfig`."""
-    return lambda folder, **fields: _config(tmp_path / folder, **{"data": images, **fields})
-
-
-def _use_tiny(patch):
-    calls = []
-    patch.setattr(models, "build", lambda config, num_classes: tiny_model(num_classes, calls=calls))
-    return calls
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    """Replace every model by the tiny one, and count its traces."""
-    return _use_tiny(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +36,8 @@ def finished(images, tmp_path_factory):
     """Make one finished run of two epochs, for tests that look at its folder."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        _use_tiny(patch)
-        result = _train(_config(folder, data=images, epochs=2, ema=0.9))
+        use_tiny(patch)
+        result = train(make_config(folder, data=images, epochs=2, ema=0.9))
     return folder, result
 
 
@@ -92,26 +46,6 @@ def run(finished, make, tiny, tmp_path):
     """Copy the finished run to `tmp_path / "run"` and return its config there."""
     shutil.copytree(finished[0], tmp_path / "run")
     return make("run", epochs=2, ema=0.9)
-
-
-def _config(folder, **fields):
-    defaults = {
-        "out": str(folder),
-        "model": ModelConfig(name="small_cnn", width=4),
-        "optimizer": OptimizerConfig(learning_rate=0.05),
-        "method": "pgd",
-        "eps": 0.02,
-        "attack_steps": 2,
-        "epochs": 3,
-        "batch_size": 16,
-        "val_attack": AttackConfig(name="pgd", num_steps=2),
-        "val_examples": 16,
-    }
-    return TrainConfig(**{**defaults, **fields})
-
-
-def _train(config):
-    return training.train(config, progress=False)
 
 
 def _leaves(folder):
@@ -127,7 +61,7 @@ def _leaves(folder):
 
 def test_a_run_writes_its_folder(make, tiny, tmp_path, capsys):
     config = make("run", ema=0.9)
-    result = _train(config)
+    result = train(config)
     assert sorted(os.listdir(tmp_path / "run")) == ["checkpoints", "config.json", "metrics.jsonl"]
     assert result.epochs == 3
     assert result.resumed_from == 0
@@ -160,7 +94,7 @@ def test_a_run_writes_its_folder(make, tiny, tmp_path, capsys):
 
 def test_a_finished_run_has_nothing_to_do(run, finished, tiny, tmp_path, capsys):
     before = _leaves(tmp_path / "run")
-    again = _train(run)
+    again = train(run)
     assert "run: nothing to do, all 2 epochs are done" in capsys.readouterr().out
     assert tiny == []
     assert again == finished[1]._replace(resumed_from=2, run_dir=tmp_path / "run")
@@ -170,10 +104,10 @@ def test_a_finished_run_has_nothing_to_do(run, finished, tiny, tmp_path, capsys)
 @pytest.mark.slow
 def test_programs_are_traced_once(make, tiny, tmp_path):
     """One training step, one evaluation, one attack, whatever the number of epochs."""
-    _train(make("one", epochs=1))
+    train(make("one", epochs=1))
     once = list(tiny)
     tiny.clear()
-    _train(make("three", epochs=3))
+    train(make("three", epochs=3))
     assert tiny == once
 
 
@@ -184,7 +118,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(make, tiny, tmp_path, monke
         "balanced": True,
         "augment": AugmentConfig(flip_horizontal=True, rotate_degrees=10, crop_padding=1),
     }
-    _train(make("whole", **fields))
+    train(make("whole", **fields))
     config = make("torn", **fields)
     batches, count = _loop.batches, 0
 
@@ -198,10 +132,10 @@ def test_an_interrupted_run_ends_as_one_that_was_not(make, tiny, tmp_path, monke
 
     monkeypatch.setattr(_loop, "batches", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        _train(config)
+        train(config)
     assert "interrupted in epoch 2; 1 of 3 epochs are saved" in capsys.readouterr().out
     monkeypatch.setattr(_loop, "batches", batches)
-    result = _train(config)
+    result = train(config)
     assert result.resumed_from == 1
     assert "resumed after epoch 1" in capsys.readouterr().out
     chex.assert_trees_all_equal(_leaves(tmp_path / "torn"), _leaves(tmp_path / "whole"))
@@ -267,7 +201,7 @@ def test_metrics_after_the_last_checkpoint_are_written_again(run, finished, tmp_
     os.rename(folder / "checkpoints" / "2", tmp_path / "lost")
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "tr')
-    result = _train(run)
+    result = train(run)
     assert result.resumed_from == 1
     assert [r["epoch"] for r in result.history] == [1, 2]
     chex.assert_trees_all_equal(_leaves(folder), whole)
@@ -278,73 +212,16 @@ def test_another_config_is_refused_by_name(run):
         run, eps=0.03, optimizer=OptimizerConfig(learning_rate=0.5), epochs=3
     )
     with pytest.raises(ValueError, match="another config") as error:
-        _train(other)
+        train(other)
     text = str(error.value)
     assert "epochs: 2 -> 3; eps: 0.02 -> 0.03; optimizer.learning_rate: 0.05 -> 0.5" in text
     assert "choose another folder" in text
 
 
-def test_other_data_are_refused(make, tiny, tmp_path):
-    config = make("run", epochs=2, data=_write_npz(tmp_path / "changing.npz"))
-    _train(config)
-    os.rename(tmp_path / "run" / "checkpoints" / "2", tmp_path / "lost")
-    _write_npz(tmp_path / "changing.npz", seed=1)
-    with pytest.raises(ValueError, match="started on other data"):
-        _train(config)
-
-
 def test_a_folder_without_its_config_is_refused(run, tmp_path):
     (tmp_path / "run" / "config.json").unlink()
     with pytest.raises(ValueError, match=r"holds checkpoints but no config\.json"):
-        _train(run)
-
-
-def test_a_loss_that_is_no_number_stops_the_run(make, tiny, tmp_path):
-    optimizer = OptimizerConfig(learning_rate=1e30, schedule="onecycle", weight_decay=0.0)
-    config = make("run", epochs=6, method="standard", optimizer=optimizer)
-    with pytest.raises(training.NonFiniteLossError) as error:
-        _train(config)
-    found = re.search(r"is (nan|inf) at step (\d+) \(epoch (\d+)\)", str(error.value))
-    assert found, error.value
-    assert int(found.group(3)) == -(-int(found.group(2)) // 4)
-    assert "lower optimizer.learning_rate" in str(error.value)
-
-
-def test_checkpoints_before_a_bad_loss_are_intact(make, tiny, tmp_path, monkeypatch):
-    config = make("run")
-    batches = _loop.batches
-
-    def poisoned(job, epoch):
-        for batch in batches(job, epoch):
-            image = np.array(batch.image)
-            image[0] = np.nan if epoch == 3 else image[0]
-            yield batch._replace(image=image)
-
-    monkeypatch.setattr(_loop, "batches", poisoned)
-    with pytest.raises(training.NonFiniteLossError, match=r"loss is nan at step 9 \(epoch 3\)"):
-        _train(config)
-    with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as store:
-        assert store.latest_step() == 2
-    _, variables, _, info = training.restore_model(tmp_path / "run", "latest")
-    chex.assert_tree_all_finite(variables)
-    assert info["epoch"] == 2
-
-
-@pytest.mark.slow
-def test_a_full_disk_stops_the_run_with_one_error(make, tiny, tmp_path, monkeypatch):
-    config = make("run")
-    save = checkpoint.ocp.CheckpointManager.save
-
-    def full(self, step, **kwargs):
-        if step == 2:
-            raise ValueError("RESOURCE_EXHAUSTED: ... [os_error_code='28']")
-        return save(self, step, **kwargs)
-
-    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", full)
-    with pytest.raises(OSError, match="disk full: checkpoint 2 could not be written in"):
-        _train(config)
-    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", save)
-    assert _train(config).resumed_from == 1
+        train(run)
 
 
 @pytest.mark.parametrize("which", ["best", "latest"])
@@ -366,8 +243,8 @@ def test_a_model_comes_back(run, finished, tmp_path, which):
 
 @pytest.mark.slow
 def test_two_devices_train_as_one(make, tiny, tmp_path):
-    one = _train(make("one", epochs=1))
-    two = _train(make("two", epochs=1, devices=2))
+    one = train(make("one", epochs=1))
+    two = train(make("two", epochs=1, devices=2))
     assert two.history[0]["train_loss"] == pytest.approx(one.history[0]["train_loss"], abs=1e-4)
     a, b = _leaves(tmp_path / "one"), _leaves(tmp_path / "two")
     chex.assert_trees_all_close(a["model"], b["model"], atol=1e-4)
@@ -375,14 +252,14 @@ def test_two_devices_train_as_one(make, tiny, tmp_path):
 
 
 def test_several_labels_are_selected_by_auroc(make, tiny, findings):
-    result = _train(make("run", data=findings, epochs=1))
+    result = train(make("run", data=findings, epochs=1))
     assert result.score == "robust_auroc"
     assert 0 <= result.best_score <= 1
     assert {"val_auroc", "val_accuracy", "robust_auroc"} <= set(result.history[0])
 
 
 def test_robust_validation_can_be_left_out(make, tiny, tmp_path):
-    result = _train(make("run", method="standard", epochs=1, val_examples=0))
+    result = train(make("run", method="standard", epochs=1, val_examples=0))
     assert not [n for n in result.history[0] if n.startswith("robust_")]
     assert result.score == "val_accuracy"
 
@@ -397,50 +274,7 @@ def test_the_test_split_is_never_looked_at(make, tiny, tmp_path, monkeypatch):
         return dataclasses.replace(dataset, splits=splits)
 
     monkeypatch.setattr(data, "load", without)
-    assert _train(config).epochs == 1
-
-
-def test_one_class_is_nothing_to_learn(make, monkeypatch, tmp_path):
-    real = data.load
-
-    def one(config, **options):
-        dataset = real(config, **options)
-        # as a set of images with masks has it, made for segmentation
-        return dataclasses.replace(dataset, num_classes=1, class_names=("lesion",))
-
-    monkeypatch.setattr(data, "load", one)
-    with pytest.raises(ValueError, match="has the same class"):
-        _train(make("run"))
-    assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-@pytest.mark.parametrize(
-    ("fields", "match"),
-    [
-        ({"epochs": 0}, "epochs: expected at least 1"),
-        ({"batch_size": 0}, "batch_size: expected at least 1"),
-        ({"batch_size": 65}, "batch_size: 65 is more than the 64 training images"),
-        ({"batch_size": 10, "devices": 4}, "batch_size: 10 cannot be split over 4 devices"),
-        ({"devices": 64, "batch_size": 64}, "64 asked for, but 8 cpu"),
-        ({"ema": 1.5}, "ema: must be in"),
-        ({"seed": -1}, "seed: must be in"),
-        ({"select_by": "test"}, "select_by: unknown 'test'"),
-        ({"method": "nothing"}, "method: unknown 'nothing'"),
-        ({"val_attack": AttackConfig(name="magic")}, r"val_attack\.name: unknown 'magic'"),
-        ({"val_attack": AttackConfig(norm="l2")}, "so that eps cannot serve both"),
-        ({"val_attack": AttackConfig(num_steps=0)}, "val_attack: num_steps must be at least 1"),
-        ({"val_attack": AttackConfig(step_size=math.nan)}, "val_attack: step_size must be a pos"),
-        ({"eps": "4/255"}, "config: eps must be a number, got '4/255'"),
-        ({"epochs": 2.5}, "config: epochs must be a whole number, got 2.5"),
-        ({"val_eps": -0.1}, "val_eps: must not be negative"),
-        ({"val_examples": 0}, "0 switches robust validation off"),
-        ({"optimizer": OptimizerConfig(name="x")}, r"optimizer\.name: unknown"),
-    ],
-)
-def test_impossible_configs_leave_no_folder(make, tmp_path, fields, match):
-    with pytest.raises(ValueError, match=match):
-        _train(make("run", **fields))
-    assert not (tmp_path / "run").exists()
+    assert train(config).epochs == 1
 
 
 def test_the_default_validation_attack_has_the_norm_of_training():
@@ -453,39 +287,6 @@ def test_the_default_validation_attack_has_the_norm_of_training():
     own = TrainConfig(norm="l2", val_eps=8 / 255, val_attack=AttackConfig("fgsm"))
     assert with_defaults(own) == own
     check_config(with_defaults(TrainConfig(method="pgd", norm="l2", eps=0.5)))
-
-
-def test_a_network_of_another_task_is_named(make, findings):
-    for fields, words in (
-        ({"model": ModelConfig(name="unet")}, "unet gives pixels, but the data have labels"),
-        ({"data": findings, "val_attack": AttackConfig(name="cw_linf")}, "of which findings have"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            training.train(make("run", **fields))
-    masks = DataConfig(source="phantom:ct", size=16, num_train=32, num_val=8, num_test=8,
-                       task="segmentation")  # fmt: skip
-    with pytest.raises(ValueError, match="small_cnn gives labels, but phantom:ct has masks"):
-        training.train(make("run", data=masks))
-
-
-def test_balanced_sampling_needs_one_label(make, findings):
-    with pytest.raises(ValueError, match="balanced: class-balanced sampling needs single-label"):
-        _train(make("run", data=findings, balanced=True))
-
-
-def test_what_is_no_run_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is no training run: config\.json is missing"):
-        training.restore_model(tmp_path)
-    for name in ("seed-0", "seed-1"):
-        (tmp_path / "many" / name).mkdir(parents=True)
-        (tmp_path / "many" / name / "config.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"holds several runs: .*seed-0 .*seed-1"):
-        training.restore_model(tmp_path / "many")
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
-        training.restore_model(tmp_path)
-    with pytest.raises(ValueError, match="which: unknown 'last'"):
-        training.restore_model(tmp_path, "last")
 
 
 def test_a_run_without_a_checkpoint_is_named(run, tmp_path):
@@ -504,19 +305,6 @@ def test_configs_survive_json():
     )
     text = json.dumps(training.config_to_dict(config))
     assert training.config_from_dict(json.loads(text)) == config
-
-
-@pytest.mark.parametrize(
-    ("values", "match"),
-    [
-        ({"epoch": 3}, "unknown field 'epoch'"),
-        ({"optimizer": {"lr": 1}}, r"unknown field 'optimizer\.lr'"),
-        ({"optimizer": 3}, "optimizer must be a group of fields"),
-    ],
-)
-def test_unknown_fields_are_refused(values, match):
-    with pytest.raises(ValueError, match=match):
-        training.config_from_dict(values)
 
 
 def test_predict_compiles_once_and_drops_padding(images):

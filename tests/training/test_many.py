@@ -18,13 +18,14 @@ from advjax.cli._main import UsageError
 from advjax.cli._many import expand, split_lists
 from advjax.config import AttackConfig, OptimizerConfig, TrainConfig
 from advjax.training import _loop, _overfitting, _run
-from tests.training.test_loop import ALONE, CLASSES, ROUNDING, _config, _leaves, _train, _write_npz
+from tests.training.runs import CLASSES, make_config, train, write_npz
+from tests.training.test_loop import ALONE, ROUNDING, _leaves
 from tests.training.tiny import tiny_model
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return _write_npz(tmp_path_factory.mktemp("data") / "single.npz")
+    return write_npz(tmp_path_factory.mktemp("data") / "single.npz")
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def make(images, tmp_path, monkeypatch):
     monkeypatch.setattr(models, "build", lambda config, num_classes: model)
     fixed = {"data": images, "epochs": 2, "ema": 0.9, "steps_range": (1, 2),
              "attack_steps": 1, "val_examples": 0, "select_by": "clean"}  # fmt: skip
-    return lambda folder, **fields: _config(tmp_path / folder, **{**fixed, **fields})
+    return lambda folder, **fields: make_config(tmp_path / folder, **{**fixed, **fields})
 
 
 def _many_of(config, lists):
@@ -71,7 +72,7 @@ def test_a_stack_of_runs_equals_single_ones(make, tmp_path):
         "lr-0.05-eps-0.02-beta-1-seed-3",
     ]
     for i, (one, result) in list(enumerate(zip(configs, results, strict=True)))[1:]:
-        alone = _train(dataclasses.replace(one, out=str(tmp_path / f"alone{i}")))
+        alone = train(dataclasses.replace(one, out=str(tmp_path / f"alone{i}")))
         _same_runs(result.run_dir, alone.run_dir)
         assert result.best_epoch == alone.best_epoch
     # beside each other, as on an accelerator
@@ -127,7 +128,7 @@ def test_a_run_that_diverges_does_not_take_the_others_with_it(make, tmp_path, ca
         _many_of(config, {"lr": [0.05, 1e30]})
     assert "lr-0.05" not in str(error.value)
     assert "warning: " in capsys.readouterr().out
-    alone = _train(dataclasses.replace(config, out=str(tmp_path / "alone")))
+    alone = train(dataclasses.replace(config, out=str(tmp_path / "alone")))
     _same_runs(tmp_path / "many" / "lr-0.05", alone.run_dir)
 
 
@@ -225,7 +226,7 @@ def test_lists_of_the_command_line():
 @pytest.mark.parametrize("method", ["hat", "distillation"])
 def test_the_other_model_is_trained_first_or_taken_from_its_run(make, tmp_path, method, capsys):
     config = make("run", method=method)
-    result = _train(config)
+    result = train(config)
     assert result.epochs == 2
     said = capsys.readouterr().out
     assert said.index("helper: standard training") < said.index(f"run: {method} training")
@@ -236,13 +237,13 @@ def test_the_other_model_is_trained_first_or_taken_from_its_run(make, tmp_path, 
     chex.assert_trees_all_equal(stored, jax.device_get(variables))
     # the same, named
     named = dataclasses.replace(config, out=str(tmp_path / "named"), helper=str(helper.out))
-    _train(named)
+    train(named)
     chex.assert_trees_all_equal(_leaves(tmp_path / "named"), _leaves(tmp_path / "run"))
     assert not (tmp_path / "named" / "helper").exists()
 
 
 def test_a_helper_of_other_images_is_refused(make, tmp_path):
-    _train(make("helper", method="standard", epochs=1))
+    train(make("helper", method="standard", epochs=1))
     file = tmp_path / "helper" / "config.json"
     header = json.loads(file.read_text())
     header["dataset"]["image_shape"] = [14, 12, 3]
@@ -251,9 +252,9 @@ def test_a_helper_of_other_images_is_refused(make, tmp_path):
     with pytest.raises(
         ValueError, match=r"helper: .* image_shape \[14, 12, 3\], not \[12, 12, 3\]"
     ):
-        _train(config)
+        train(config)
     with pytest.raises(FileNotFoundError, match="no training run"):
-        _train(make("other", method="hat", helper=str(tmp_path / "nothing")))
+        train(make("other", method="hat", helper=str(tmp_path / "nothing")))
 
 
 def _collapse(monkeypatch, scores):
@@ -268,7 +269,7 @@ def _collapse(monkeypatch, scores):
 
 def test_catastrophic_overfitting_is_said_and_goes_on(make, monkeypatch, capsys):
     _collapse(monkeypatch, [0.5, 0.31, 0.29, 0.6])
-    result = _train(make("run", method="fast", epochs=4))
+    result = train(make("run", method="fast", epochs=4))
     said = capsys.readouterr().out
     assert said.count("catastrophic overfitting") == 1  # 0.31 is less than 20 points below
     assert "in epoch 3: accuracy under PGD-5 fell by 21 points to 0.2900" in said
@@ -279,9 +280,9 @@ def test_catastrophic_overfitting_is_said_and_goes_on(make, monkeypatch, capsys)
 def test_catastrophic_overfitting_can_stop_a_run_for_good(make, monkeypatch, tmp_path, capsys):
     config = make("run", method="fast", epochs=4, on_overfitting="stop", checkpoint_every=4)
     _collapse(monkeypatch, [0.5, 0.1])
-    assert _train(config).epochs == 2
+    assert train(config).epochs == 2
     assert "training stops here" in capsys.readouterr().out
-    again = _train(config)
+    again = train(config)
     assert again.epochs == again.resumed_from == 2
     said = capsys.readouterr().out
     assert "nothing to do, it stopped after epoch 2 of 4 (catastrophic overfitting)" in said
@@ -294,23 +295,23 @@ def test_the_probe_is_the_accuracy_under_five_steps(make, monkeypatch, tmp_path)
     config = make("run", method="fast", epochs=1, ema=None, val_eps=0.02,
                   val_attack=AttackConfig(name="pgd", num_steps=5), val_examples=None,
                   select_by="robust")  # fmt: skip
-    record = _train(config).history[0]
+    record = train(config).history[0]
     assert record["pgd5_accuracy"] == record["robust_accuracy"]
-    assert "pgd5_accuracy" not in _train(make("pgd", epochs=1)).history[0]
+    assert "pgd5_accuracy" not in train(make("pgd", epochs=1)).history[0]
     quiet = make("quiet", method="fgsm", epochs=1, on_overfitting="ignore")
-    assert "pgd5_accuracy" not in _train(quiet).history[0]
+    assert "pgd5_accuracy" not in train(quiet).history[0]
     with pytest.raises(ValueError, match="on_overfitting: unknown 'sing'"):
-        _train(make("bad", on_overfitting="sing"))
+        train(make("bad", on_overfitting="sing"))
 
 
 def test_free_runs_have_their_updates_in_the_schedule_and_resume(make, tmp_path):
     config = make("run", method="free", replays=3, optimizer=OptimizerConfig(learning_rate=0.02))
-    result = _train(config)
+    result = train(config)
     # OneCycle over 2 epochs x 4 batches x 3 replays ends near zero
     assert result.history[-1]["learning_rate"] < 1e-3
     assert _leaves(tmp_path / "run")["training"]["step"] == 8
     whole = _leaves(tmp_path / "run")
     assert np.abs(whole["training"]["method_state"]["delta"]).max() > 0
     os.rename(tmp_path / "run" / "checkpoints" / "2", tmp_path / "lost")
-    assert _train(config).resumed_from == 1
+    assert train(config).resumed_from == 1
     chex.assert_trees_all_equal(_leaves(tmp_path / "run"), whole)
