@@ -144,13 +144,13 @@ def spin(work: Work, state: State) -> State:
 def tick(work: Work, state: State) -> State:
     """Advance every slot by one gradient, and hand the finished ones their next work.
 
-    At the end of a queue slots fall idle. As soon as those that work fit into a quarter of the
+    At the end of a queue slots fall idle. As soon as those that work fit into half of the
     slots they go on as a smaller batch, so that nothing is computed for the others.
     """
     live = _live(work, state.slots)
     queue = state.queue
     waiting = queue.head < queue.tail
-    few = 0 if work.lockstep else live.shape[0] // 4
+    few = 0 if work.lockstep else live.shape[0] // 2
     kind = jnp.where(work.anywhere(jnp.any(live)), 1, 0)
     ways = [_rest, lambda slots: advance(work, slots)]
     if few >= SMALLEST:
