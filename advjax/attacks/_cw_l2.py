@@ -9,7 +9,8 @@ import optax
 
 from advjax import tree
 from advjax.attacks._kernel import Proposal, assemble, with_row_ball
-from advjax.attacks._minimal import check_norm, margin, minimal_spec, observe, within
+from advjax.attacks._looks import Seen, count_looks, look, with_looks
+from advjax.attacks._minimal import check_norm, farthest, minimal_spec, observe, within
 from advjax.types import Array, Attack, AttackState, Ball, Eval, Objective, Target
 
 _INSIDE = 0.999999  # keeps the inverse of tanh finite at the bounds
@@ -27,6 +28,8 @@ class CwState(NamedTuple):
       low: `[]`, the largest constant that failed; `high`: the smallest that succeeded, else inf.
       reached: `[]` bool, whether this tenth of the moves has had a success.
       total: `[]`, sum of the losses of this tenth of the moves; `before`: of the tenth before.
+      begun: `[]` bool, whether the first constant has had a move.
+      seen: the nearest boundary seen from the image.
     """
 
     w: Array
@@ -40,16 +43,19 @@ class CwState(NamedTuple):
     reached: Array
     total: Array
     before: Array
+    begun: Array
+    seen: Seen
 
 
 class _Rule(NamedTuple):
-    """What is static about a move: as in `cw_l2`, and the moves between two looks at the loss."""
+    """What is static about a move: as in `cw_l2`, moves between two checks of the loss, looks."""
 
     adam: optax.GradientTransformation
     num_steps: int
     num_constants: int
     kappa: float
     period: int
+    looks: int = 0
 
 
 def cw_l2(
@@ -70,7 +76,10 @@ def cw_l2(
     first success, then by bisection. A row goes on to its next constant after `num_steps`, or
     earlier when its mean loss did not fall from one tenth of them to the next, and stays, at no
     cost, after the last one. Adam's steps shrink by a cosine: with a constant rate they would pass
-    over a boundary that is nearer than one of them for ever.
+    over a boundary that is nearer than one of them for ever. Adam follows the most likely other
+    class, and constants and rates fit logits of ordinary size: before the first constant, a few
+    moves look from the image at the other classes (nine at most), and one tries the point that is
+    nearest to first order.
 
     Args:
       objective: from `attacks.from_logits`; whatever loss was given, the margin is ascended.
@@ -99,7 +108,8 @@ def cw_l2(
             "cw_l2: expected init_constant > 0, 0 < last_learning_rate <= learning_rate and "
             f"kappa >= 0, got {init_constant}, {last_learning_rate}, {learning_rate}, {kappa}"
         )
-    objective = _confident(objective.with_loss(margin), kappa)
+    plain, total = objective, num_steps * num_constants
+    objective = _confident(with_looks(plain, total), kappa)
     adam = optax.adam(
         optax.cosine_decay_schedule(learning_rate, num_steps, last_learning_rate / learning_rate)
     )
@@ -108,10 +118,12 @@ def cw_l2(
     def init_direction(x0: Array) -> CwState:
         def one(x0: Array) -> CwState:
             zero, none = jnp.zeros((), x0.dtype), jnp.zeros((), jnp.int32)
+            no = jnp.zeros((), jnp.bool_)
             return CwState(
                 w=x0, start=x0, adam=adam.init(x0), moves=none, tried=none,
                 constant=zero + init_constant, low=zero, high=zero + jnp.inf,
-                reached=jnp.zeros((), jnp.bool_), total=zero, before=zero + jnp.inf,
+                reached=no, total=zero, before=zero + jnp.inf, begun=no,
+                seen=Seen(zero + jnp.inf, jnp.zeros_like(x0)),
             )  # fmt: skip
 
         return jax.vmap(one)(x0)
@@ -119,7 +131,10 @@ def cw_l2(
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
         g, evaluation, objective_state, status = observe(objective, ball, state, target, keys)
         active = state.direction_state.tried < num_constants
-        x, memory = with_row_ball(ball, functools.partial(_move, rule))(
+        move = functools.partial(
+            _move, rule._replace(looks=count_looks(plain, x0, target, keys, total))
+        )
+        x, memory = with_row_ball(ball, move)(
             g, evaluation.ascent, evaluation.success, state.x, x0, state.step,
             state.direction_state,
         )  # fmt: skip
@@ -129,7 +144,7 @@ def cw_l2(
             queries=(active * spec.cost.forwards).astype(jnp.int32),
         )  # fmt: skip
 
-    spec = minimal_spec(objective, ball, num_steps * num_constants, "cw_l2")
+    spec = minimal_spec(objective, ball, total, "cw_l2")
     return assemble(propose, init_direction, spec, random_start=False)
 
 
@@ -138,12 +153,30 @@ def _move(
     step: Array,
     memory: CwState,
 ) -> tuple[Array, CwState]:  # fmt: skip
+    """Look from the image, try what was seen, then take the steps of every constant."""
+    at_home = ball_.distance(x, x0) == 0
+    looking = ~memory.begun & at_home & (step < rule.looks)
+    trying = ~memory.begun & (step == rule.looks)
+    free = jnp.where(farthest(ball_, x0) != x0, g, 0)
+    seen = look("l2", ball_, free, value - rule.kappa, x0, memory.seen)
+    memory = memory._replace(seen=tree.where(looking, seen, memory.seen))
+    point = within(ball_, x0 + memory.seen.toward, x0)
+    waits = jnp.where(trying, x0, jnp.where(step == rule.looks - 1, point, x)), memory
+    return tree.where(
+        looking | trying, waits, _descend(rule, ball_, g, value, success, x, x0, memory)
+    )
+
+
+def _descend(
+    rule: _Rule, ball_: Ball, g: Array, value: Array, success: Array, x: Array, x0: Array,
+    memory: CwState,
+) -> tuple[Array, CwState]:  # fmt: skip
     """Take one step of Adam in tanh space; maybe go on to the next constant."""
     low, high = (jnp.asarray(b, x.dtype) for b in ball_.bounds)
     centre, half = (low + high) / 2, (high - low) / 2
     first = jnp.arctanh(jnp.clip((x - centre) / half, -1, 1) * _INSIDE)
-    w = jnp.where(step == 0, first, memory.w)
-    start = jnp.where(step == 0, first, memory.start)
+    w = jnp.where(memory.begun, memory.w, first)
+    start = jnp.where(memory.begun, memory.start, first)
 
     short = value <= rule.kappa
     missing = jnp.where(short, rule.kappa - value, 0).astype(x.dtype)
@@ -161,6 +194,7 @@ def _move(
     same = memory._replace(
         w=w + updates, start=start, adam=adam_state, moves=moves, reached=reached,
         total=jnp.where(checking, 0, total), before=jnp.where(checking, total, memory.before),
+        begun=jnp.ones_like(memory.begun),
     )  # fmt: skip
     new = tree.where(over, _next_constant(same, rule.adam.init(start)), same)
     done = memory.tried >= rule.num_constants

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from advjax import tree
 from advjax.attacks._kernel import Proposal, assemble, with_row_ball
+from advjax.attacks._looks import Seen, count_looks, look, with_looks
 from advjax.attacks._minimal import (
     Line,
     check_norm,
     farthest,
-    margin,
     minimal_spec,
     observe,
     within,
@@ -30,6 +30,7 @@ class DdnState(NamedTuple):
       nearest: `[...]`, the nearest success so far; `distance`: `[]`, its length, else inf.
       line: the search at the end.
       searching: `[]` bool, whether the current point is a middle of the line.
+      seen: the nearest boundary seen from the image.
     """
 
     radius: Array
@@ -37,14 +38,16 @@ class DdnState(NamedTuple):
     distance: Array
     line: Line
     searching: Array
+    seen: Seen
 
 
 class _Rule(NamedTuple):
-    """What is static about a move: moves before the search, and as in `ddn`."""
+    """What is static about a move: moves before the search, looks, and as in `ddn`."""
 
     gamma: float
     walk: int
     levels: int | None
+    looks: int = 0
 
 
 def ddn(
@@ -64,7 +67,9 @@ def ddn(
     scales the whole perturbation to a radius that shrinks by `gamma` after a success and grows by
     `gamma` after a failure. A zero gradient is replaced by a random direction. The radius falls by
     at most `gamma` a move; the last `search_steps` moves therefore bisect between the image and
-    the nearest success.
+    the nearest success. A walk follows the most likely other class: the first moves look from the
+    image at the others too (nine at most, in a tenth of the moves), and the last one before the
+    search tries the point that is nearest to first order, where it is nearer than what was found.
 
     Args:
       objective: from `attacks.from_logits`.
@@ -74,8 +79,8 @@ def ddn(
       gamma: share by which the radius changes, in (0, 1).
       levels: evaluate points of so many equidistant pixel values only (256 for 8 bits); None: any.
       ascend: `"margin"` (best other logit minus the true one, whatever loss was given) or `"loss"`,
-        that of the objective. Published is the cross entropy, which mixes all classes where logits
-        are small, and then ends farther away.
+        that of the objective, without looks at other classes. Published is the cross entropy,
+        which mixes all classes where logits are small, and then ends farther away.
       search_steps: moves of the final search; None: a tenth of `num_steps`; 0: as published.
 
     Returns:
@@ -97,8 +102,9 @@ def ddn(
     if not 0 <= searches <= max(num_steps - 1, 0):
         raise ValueError(f"search_steps must be in [0, num_steps), got {search_steps}")
     rule = _Rule(gamma, num_steps - searches, levels)
+    plain = objective
     if ascend == "margin":
-        objective = objective.with_loss(margin)
+        objective = with_looks(plain, num_steps)
 
     def init_direction(x0: Array) -> DdnState:
         rows = x0.shape[:1]
@@ -108,15 +114,19 @@ def ddn(
             distance=jnp.full(rows, jnp.inf, x0.dtype),
             line=jax.vmap(Line.to)(x0),
             searching=jnp.zeros(rows, jnp.bool_),
+            seen=Seen.nothing(x0),
         )
 
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
         g, evaluation, objective_state, status = observe(objective, ball, state, target, keys)
         # the objective has had `keys`
         noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
-        x, memory = with_row_ball(ball, functools.partial(_move, rule))(
-            g, evaluation.success, state.x, x0, state.step, noise_keys, state.direction_state
-        )
+        looks = count_looks(plain, x0, target, keys, num_steps) if ascend == "margin" else 0
+        move = functools.partial(_move, rule._replace(looks=looks))
+        x, memory = with_row_ball(ball, move)(
+            g, evaluation.ascent, evaluation.success, state.x, x0, state.step, noise_keys,
+            state.direction_state,
+        )  # fmt: skip
         return Proposal(x, evaluation, status, memory, objective_state)
 
     spec = minimal_spec(objective, ball, num_steps, "ddn")._replace(deterministic=False)
@@ -124,6 +134,25 @@ def ddn(
 
 
 def _move(
+    rule: _Rule, ball_: Ball, g: Array, value: Array, success: Array, x: Array, x0: Array,
+    step: Array, key: Array,
+    memory: DdnState,
+) -> tuple[Array, DdnState]:  # fmt: skip
+    """Look from the image, step along the gradient, or bisect back to the image."""
+    looking = (step < rule.looks) & (ball_.distance(x, x0) == 0)
+    if rule.looks:
+        seen = look("l2", ball_, jnp.where(farthest(ball_, x0) != x0, g, 0), value, x0, memory.seen)
+        memory = memory._replace(seen=tree.where(looking, seen, memory.seen))
+    new, after = _walk(rule, ball_, g, success, x, x0, step, key, memory)
+    if rule.looks:
+        point = _rounded(rule.levels, ball_, x0 + memory.seen.toward, x0)
+        length = ball_.distance(point, x0)
+        last = (step == rule.walk - 1) & (length > 0) & (length < after.distance)
+        new = jnp.where(last, point, new)
+    return tree.where(looking & (step < rule.looks - 1), (x, memory), (new, after))
+
+
+def _walk(
     rule: _Rule, ball_: Ball, g: Array, success: Array, x: Array, x0: Array, step: Array,
     key: Array,
     memory: DdnState,
@@ -145,7 +174,7 @@ def _move(
     line = tree.where(memory.searching, memory.line.learn(success), Line.to(nearest))
     searching = memory.searching | ((step >= rule.walk) & jnp.isfinite(distance))
     new = _rounded(rule.levels, ball_, jnp.where(searching, line.middle(x0), walked), x0)
-    return new, DdnState(radius, nearest, distance, line, searching)
+    return new, DdnState(radius, nearest, distance, line, searching, memory.seen)
 
 
 def _rounded(levels: int | None, ball_: Ball, x: Array, x0: Array) -> Array:

@@ -68,7 +68,7 @@ def deepfool(
       ValueError: an argument is out of range, the objective is targeted or wrapped, or the norm of
         the ball is another one.
     """
-    check_norm("deepfool", ball, ("linf", "l2"))
+    check_norm("deepfool", ball, ("linf", "l2"), finite=False, normalised=True)
     if num_classes < 2 or overshoot < 0 or search_steps < 0:
         raise ValueError(
             "deepfool: expected num_classes >= 2, overshoot >= 0 and search_steps >= 0, got "

@@ -9,6 +9,8 @@ from advjax import criteria, tree
 from advjax.attacks._gradient import in_fast_layout
 from advjax.attacks._hyperplane import NORMS, step_to_hyperplane
 from advjax.attacks._kernel import Proposal, assemble, make_spec, with_row_ball
+from advjax.attacks._looks import way_to_boundary
+from advjax.attacks._minimal import check_norm
 from advjax.status import Status
 from advjax.threat import over_rows
 from advjax.types import (
@@ -43,6 +45,7 @@ def fab(
     image to the hyperplane by the shortest ways within the bounds, `eta` times as far, and mixes
     the two ends with a weight of at most `alpha_max` for that of the image. An iterate that is
     a success is noted and drawn back to the image, to `beta` of its distance, before the step.
+    Which boundary is nearest counts the bounds, too; the published rule does not.
 
     The kind of the target decides: labels `[B]` give FAB, in which a step costs a backward pass
     for each other class. The pair `(labels [B], classes [B])` gives FAB-T: the boundary of that
@@ -78,8 +81,8 @@ def fab(
       ValueError: the norm of the ball is another one, the objective is wrapped or targeted, a
         number is out of range; and, when traced, target or output are of another kind.
     """
-    norm = ball.name.split("-")[0]
-    _check(objective, ball, norm, alpha_max, eta, beta, final_search)
+    norm = check_norm("fab", ball, NORMS, finite=False)
+    _check(objective, alpha_max, eta, beta, final_search)
     ball = _with_start(ball, norm)
     steps = with_row_ball(ball, _mover(norm, alpha_max, eta))
 
@@ -88,7 +91,7 @@ def fab(
         evaluation = objective.judge(state.x, target, keys)
         x = tree.where(evaluation.success, x0 + beta * (state.x - x0), state.x)
         output, gaps, w = _boundaries(objective, x, labels, wanted, keys)
-        gap, w, status = _nearest(ball, output, gaps, w)
+        gap, w, status = _nearest(ball, norm, output, x, gaps, w, state.direction_state)
         # what the judge calls no success lies before the boundary, whatever a tie of logits, a
         # stand-in or a criterion with a margin makes of it: the way on is not to be zero
         tie = _resolution(output, x, w)
@@ -111,11 +114,8 @@ def fab(
 
 
 def _check(
-    objective: Objective, ball: Ball, norm: str, alpha_max: float, eta: float, beta: float,
-    final_search: int,
-) -> None:  # fmt: skip
-    if norm not in NORMS:
-        raise ValueError(f"fab: knows the balls {', '.join(NORMS)}, not {ball.name!r}")
+    objective: Objective, alpha_max: float, eta: float, beta: float, final_search: int
+) -> None:
     if not objective.plain:
         raise ValueError(
             "fab: needs the logits themselves: an objective from attacks.from_logits, not wrapped"
@@ -177,24 +177,42 @@ def _boundaries(
     return in_fast_layout(linearise)(x)
 
 
-def _nearest(ball: Ball, output: Array, gaps: Array, w: Array) -> tuple[Array, Array, Array]:
+def _nearest(
+    ball: Ball, norm: str, output: Array, x: Array, gaps: Array, w: Array, free: Array
+) -> tuple[Array, Array, Array]:
     """Return gap `[B]` and gradient `[B, ...]` of the nearest boundary, and the status."""
     dtype = jnp.promote_types(w.dtype, jnp.float32)
     w, gaps = w.astype(dtype), gaps.astype(dtype)
     finite = jnp.isfinite(w)
     usable = jnp.all(finite, tuple(range(2, w.ndim))) & jnp.isfinite(gaps)
     w, gaps = jnp.where(finite, w, 0), jnp.where(usable, gaps, 0)
-    slope = jax.vmap(over_rows(ball).dual_norm)(w)
-    usable = usable & (slope > 0)
-    away = jnp.where(usable, jnp.abs(gaps) / jnp.where(usable, slope, 1), jnp.inf)
+    usable = usable & (jax.vmap(over_rows(ball).dual_norm)(w) > 0)
+    away = jnp.where(usable, _lengths(ball, norm, x, gaps, w, free), jnp.inf)
     which = jnp.argmin(away, axis=0)
-    gap, slope = (jnp.take_along_axis(v, which[None], 0)[0] for v in (gaps, slope))
+    gap = jnp.take_along_axis(gaps, which[None], 0)[0]
     w = jax.vmap(lambda rows, i: rows[i], (1, 0))(w, which)
     stuck = ~jnp.any(usable, axis=0)
     w = jnp.where(tree.expand(stuck, w), 0, w)
     status = jnp.where(stuck, Status.ZERO_GRADIENT, Status.OK)
     healthy = jnp.all(jnp.isfinite(output), -1) & jnp.all(finite, (0, *range(2, finite.ndim)))
     return gap, w, jnp.where(healthy, status, Status.NON_FINITE).astype(jnp.int8)
+
+
+def _lengths(ball: Ball, norm: str, x: Array, gaps: Array, w: Array, free: Array) -> Array:
+    """Return how far boundaries `[K, B]` are, within the bounds.
+
+    Published is the distance without bounds, which calls boundaries near that are not where
+    pixels cannot move (in l1, where one pixel is never enough, on ordinary images).
+    """
+    if len(gaps) == 1:
+        return jnp.zeros_like(gaps)
+
+    def one(ball: Ball, x: Array, free: Array, gaps: Array, w: Array) -> Array:
+        return jax.vmap(
+            lambda gap, w: way_to_boundary(norm, ball, x, jnp.where(free, w, 0), gap)[1]
+        )(gaps, w)
+
+    return with_row_ball(ball, one)(x, free, gaps.T, jnp.moveaxis(w, 0, 1)).T
 
 
 def _resolution(output: Array, x: Array, w: Array) -> Array:

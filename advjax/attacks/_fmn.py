@@ -3,27 +3,22 @@
 import functools
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from advjax import threat, tree
-from advjax.attacks._hyperplane import step_to_hyperplane
 from advjax.attacks._kernel import Proposal, assemble, with_row_ball
+from advjax.attacks._looks import Seen, count_looks, look, with_looks
 from advjax.attacks._minimal import (
     check_norm,
     farthest,
-    gaps,
     margin,
     minimal_spec,
     observe,
     within,
 )
-from advjax.attacks._wrappers import with_ascent
 from advjax.types import Array, Attack, AttackState, Ball, Objective, Target
 
 _euclidean = threat.l2()
-# most decisions that are looked at from the image, and the share of the steps that this may take
-LOOKS, LOOKING = 4, 0.1
 
 
 class FmnState(NamedTuple):
@@ -33,15 +28,13 @@ class FmnState(NamedTuple):
       radius: `[]`, of the ball on which the last point was projected.
       nearest: `[]`, distance of the nearest success so far, else inf.
       lost: `[]`, that radius over the distance of the last point, which bounds may have cut.
-      missing: `[]`, distance to first order of the nearest boundary seen from the image.
-      toward: `[...]`, the way there.
+      seen: the nearest boundary seen from the image.
     """
 
     radius: Array
     nearest: Array
     lost: Array
-    missing: Array
-    toward: Array
+    seen: Seen
 
 
 def fmn(
@@ -57,12 +50,12 @@ def fmn(
     """FMN (Pintor et al. 2021): the smallest perturbation in the l0, l1, l2 or l-infinity norm.
 
     In all norms but l0, the first steps look from the image at the other classes (or findings),
-    the four most likely at most and in a tenth of the steps, for the point on any of their
+    the nine most likely at most and in a tenth of the steps, for the point on any of their
     boundaries that is nearest to first order, within the bounds. There the walk starts in l2 and
     l-infinity; the published attack starts towards the most likely class, and stays with it. In
     l1 that point has few changed values, far out, from where a walk on a curved model ends farther
     away: the walk starts as published, and the last move tries that point where it is nearer than
-    what was found. Linear models are solved exactly.
+    what was found. Linear models of up to ten classes are solved exactly.
 
     Each move goes a step along the gradient of the margin (best other logit minus the true one),
     then projects on a ball. Its radius is, before the first success, where the margin would vanish
@@ -94,26 +87,19 @@ def fmn(
             "fmn: expected 0 < last_gamma <= init_gamma < 1 and 0 < last_step <= init_step, got "
             f"{last_gamma}, {init_gamma}, {last_step}, {init_step}"
         )
-    objective = objective.with_loss(margin)
-    several = objective.plain and norm != "l0"
-    if several:
-        ranked = functools.partial(_ranked, num_steps=num_steps)
-        objective = with_ascent(objective, ranked, num_steps=max(num_steps, 1))
-
+    plain = objective
+    objective = objective.with_loss(margin) if norm == "l0" else with_looks(plain, num_steps)
     walk = _Walk(norm, num_steps, init_step, last_step, init_gamma, last_gamma)
 
     def init_direction(x0: Array) -> FmnState:
         radius = jnp.full(x0.shape[:1], 1 if norm == "l0" else jnp.inf, x0.dtype)
         infinite = jnp.full(x0.shape[:1], jnp.inf, x0.dtype)
         one = jnp.ones(x0.shape[:1], x0.dtype)
-        return FmnState(radius, infinite, one, infinite, jnp.zeros_like(x0))
+        return FmnState(radius, infinite, one, Seen.nothing(x0))
 
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
         g, evaluation, objective_state, status = observe(objective, ball, state, target, keys)
-        looks = int(norm != "l0")
-        if several:
-            decisions = jax.eval_shape(objective.apply, x0, keys).shape[1]
-            looks = _looks(decisions, jnp.ndim(target) == 1, num_steps)
+        looks = 0 if norm == "l0" else count_looks(plain, x0, target, keys, num_steps)
         x, memory = with_row_ball(ball, functools.partial(walk.move, looks))(
             g, evaluation.ascent, evaluation.success, state.x, x0, state.step,
             state.direction_state,
@@ -148,17 +134,18 @@ class _Walk(NamedTuple):
             return self._step(ball, g, value, success, x, x0, step, memory)
         # who starts elsewhere, at a point of the caller's, has nothing to look at
         looking = (step < looks) & (distance == 0)
-        memory = tree.where(looking, self._look(ball, g, value, x0, memory), memory)
+        seen = tree.where(looking, look(self.norm, ball, g, value, x0, memory.seen), memory.seen)
+        memory = memory._replace(seen=seen)
         walked, after = self._step(ball, g, value, success, x, x0, step, memory)
-        seen = within(ball, x0 + memory.toward, x0)
-        radius = ball.distance(seen, x0)
+        point = within(ball, x0 + seen.toward, x0)
+        radius = ball.distance(point, x0)
         if self.norm == "l1":
             last = (step == self.num_steps - 1) & (radius > 0) & (radius < nearest)
-            walked = jnp.where(last, seen, walked)
+            walked = jnp.where(last, point, walked)
         else:
             first = looking & (step == looks - 1)
             after = after._replace(radius=jnp.where(first, radius, after.radius))
-            walked = jnp.where(first, seen, walked)
+            walked = jnp.where(first, point, walked)
         return tree.where(looking & (step < looks - 1), (x, memory), (walked, after))
 
     def _step(
@@ -172,7 +159,8 @@ class _Walk(NamedTuple):
         if self.norm == "l0":
             radius = _count(memory.radius, success, memory.nearest, change)
         else:
-            missing = _finite(value).astype(g.dtype) / jnp.maximum(ball.dual_norm(g), 1e-12)
+            missing = jnp.where(jnp.isfinite(value), jnp.abs(value), 0).astype(g.dtype)
+            missing = missing / jnp.maximum(ball.dual_norm(g), 1e-12)
             grown = jnp.where(
                 jnp.isfinite(memory.nearest),
                 memory.radius * (1 + change),
@@ -187,40 +175,6 @@ class _Walk(NamedTuple):
         cut = (ball.distance(moved, x0) > radius) & (there > 0.1 * radius)
         lost = jnp.where(cut, jnp.maximum(radius / there, 1), 1)
         return new, memory._replace(radius=radius, lost=lost)
-
-    def _look(self, ball: Ball, g: Array, value: Array, x0: Array, memory: FmnState) -> FmnState:
-        """Return the memory of ONE row that sees a decision from its image."""
-        low, high = (jnp.asarray(b, x0.dtype) for b in ball.bounds)
-        missing = _finite(value).astype(g.dtype) * (1 + self.last_gamma)
-        way = step_to_hyperplane(self.norm, x0, g, -missing, low, high).astype(x0.dtype)
-        # out of reach, it is as far as it would be by the rate of the way to the corner
-        gain = jnp.sum(g * way)
-        rate = jnp.where(gain > 0, ball.distance(way, jnp.zeros_like(way)) / gain, 1e12)
-        nearer = missing * rate < memory.missing
-        return memory._replace(
-            missing=jnp.where(nearer, missing * rate, memory.missing),
-            toward=jnp.where(nearer, way, memory.toward),
-        )
-
-
-def _looks(outputs: int, single: bool, num_steps: int) -> int:
-    """Return how many decisions are looked at from the image; the true class is none."""
-    return max(min(outputs - single, LOOKS, int(LOOKING * num_steps)), 1)
-
-
-def _ranked(output: Array, target: tuple[Target, Array], *, num_steps: int) -> Array:
-    """Return the gap of the decision whose turn it is, the largest one last and from then on."""
-    labels, share = target
-    falling = -jnp.sort(-gaps(output, labels))
-    turn = jnp.round(share * num_steps).astype(jnp.int32)
-    looks = _looks(falling.size, jnp.ndim(labels) == 0, num_steps)
-    value = falling[jnp.maximum(looks - 1 - turn, 0)]
-    return jnp.where(jnp.isneginf(value), falling[0], value)
-
-
-def _finite(value: Array) -> Array:
-    """Return the size of a value, 0 where it is no number."""
-    return jnp.where(jnp.isfinite(value), jnp.abs(value), 0)
 
 
 def _count(radius: Array, success: Array, nearest: Array, change: Array) -> Array:

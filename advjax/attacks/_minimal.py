@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
 from advjax.attacks._kernel import ascend, make_spec
 from advjax.types import (
@@ -23,17 +24,37 @@ from advjax.types import (
 )
 
 
-def check_norm(name: str, ball: Ball, known: tuple[str, ...]) -> str:
+def check_norm(
+    name: str, ball: Ball, known: tuple[str, ...], *, finite: bool = True, normalised: bool = False
+) -> str:
     """Return the norm of a ball, masked or not.
 
+    Args:
+      name: of the attack.
+      ball: what it was given.
+      known: norms that it takes.
+      finite: whether it needs finite bounds.
+      normalised: whether it takes balls of `threat.normalised`.
+
     Raises:
-      ValueError: `ball` is no `Ball`, or its norm is none of `known`.
+      ValueError: `ball` is no `Ball`, its norm is none of `known`, or its geometry or its bounds
+        are others than the attack can follow.
     """
     if not isinstance(ball, Ball):
         raise ValueError(f"ball: expected a Ball such as threat.l2(), got {ball!r}")
-    norm = ball.name.split("-")[0]
+    norm, *changes = ball.name.split("-")
     if norm not in known:
         raise ValueError(f"{name}: knows the norms {', '.join(known)}, not {ball.name!r}")
+    if "normalised" in changes and not normalised:
+        raise ValueError(
+            f"{name}: goes the shortest way in pixels, which in the ball {ball.name!r} is another "
+            f"one; use threat.{norm}(), or deepfool"
+        )
+    if finite and not all(np.isfinite(bound).all() for bound in ball.bounds):
+        raise ValueError(
+            f"{name}: needs finite bounds of the pixels, got {ball.bounds}; give those of the "
+            f"images, as in threat.{norm}((0, 1))"
+        )
     return norm
 
 

@@ -223,7 +223,7 @@ def _outputs(
     if getattr(shape, "ndim", 0) != 2 or shape.shape[0] != 2:
         raise ValueError(
             "logits_fn: must return one array of logits [B, C]; of two images it returns "
-            f"{np.shape(shape)}"
+            f"{jax.tree.map(lambda leaf: leaf.shape, shape)}"
         )
     if shape.shape[1] < 2:
         raise ValueError(

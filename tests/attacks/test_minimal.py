@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from advjax import attacks, losses, threat
-from advjax.attacks._hyperplane import step_to_hyperplane
 from advjax.random import example_keys
 from advjax.status import Status
 from tests.attacks.test_goldens import NETS, forward
@@ -78,37 +77,6 @@ def test_closed_form(name, norm, rows, shape):
     assert (result.distance >= 0.995 * best).all(), result.distance / best
     assert ((result.x_adv >= 0) & (result.x_adv <= 1)).all()
     assert (result.status == Status.OK).all()
-
-
-def reach(w, x, z, y, norm):
-    """Return the distance to the nearest boundary of a linear model within the bounds [0, 1]."""
-    best = []
-    for row, logits, label in zip(x.astype(np.float64), z, y, strict=True):
-        ways = [
-            step_to_hyperplane(norm, row.ravel(), w[:, c] - w[:, label], logits[c] - logits[label],
-                               np.float64(0), np.float64(1))
-            for c in np.delete(np.arange(w.shape[1]), label)
-        ]  # fmt: skip
-        best.append(min(BALLS[norm].distance(way, 0 * way) for way in ways))
-    return np.asarray(best)
-
-
-@pytest.mark.sample(3)
-@pytest.mark.parametrize("bounded", [False, True])
-@pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
-def test_fmn_finds_the_nearest_of_three_classes(norm, bounded, x64):
-    fn, x, w, _ = linear(48, (5, 7, 3), classes=3)
-    if bounded:
-        # dark backgrounds and bright spots: what moves inwards only
-        x = np.clip(4 * x - 1.5, 0, 1).astype(np.float32)
-    z = np.asarray(fn(x.astype(np.float64)))
-    y = z.argmax(1)
-    if bounded:
-        assert (reach(w, x, z, y, norm) > 1.02 * optimum(w, z, y, norm)).any()
-    result = distances("fmn", fn, BALLS[norm], x, y)
-    best = reach(w, x, z, y, norm)
-    np.testing.assert_array_less(result.distance, 1.02 * best)
-    np.testing.assert_array_less(0.995 * best, result.distance)
 
 
 @pytest.mark.parametrize(("norm", "best"), [("l2", 0.5 / 32**0.5), ("linf", 0.5 / 32)])

@@ -1,0 +1,67 @@
+"""Among several boundaries the nearest, and of a wanted class all: linear models within bounds."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advjax import threat
+from advjax.attacks._hyperplane import step_to_hyperplane
+from tests.attacks.test_minimal import BALLS, build, distances, linear, optimum
+
+
+def reach(w, x, z, y, norm):
+    """Return the distance to the nearest boundary of a linear model within the bounds [0, 1]."""
+    best = []
+    for row, logits, label in zip(x.astype(np.float64), z, y, strict=True):
+        ways = [
+            step_to_hyperplane(norm, row.ravel(), w[:, c] - w[:, label], logits[c] - logits[label],
+                               np.float64(0), np.float64(1))
+            for c in np.delete(np.arange(w.shape[1]), label)
+        ]  # fmt: skip
+        best.append(min(BALLS[norm].distance(way, 0 * way) for way in ways))
+    return np.asarray(best)
+
+
+@pytest.mark.sample(4)
+@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize(
+    ("name", "norm", "classes"),
+    [("fmn", "l2", 3), ("fmn", "linf", 8), ("fmn", "l1", 3), ("fmn", "l1", 8), ("ddn", "l2", 5),
+     ("cw_l2", "l2", 5), ("fab", "l2", 3), ("fab", "l1", 5), ("fab", "linf", 3)],
+)  # fmt: skip
+def test_the_nearest_of_several_classes(name, norm, classes, bounded, x64):
+    fn, x, w, _ = linear(24, (5, 7, 3), classes=classes)
+    if bounded:
+        # dark backgrounds and bright spots: what moves inwards only
+        x = np.clip(4 * x - 1.5, 0, 1).astype(np.float32)
+    z = np.asarray(fn(x.astype(np.float64)))
+    y = z.argmax(1)
+    best = reach(w, x, z, y, norm)
+    if bounded:
+        assert (best > 1.02 * optimum(w, z, y, norm)).any()
+    options = {"cw_l2": {"num_steps": 100, "num_constants": 3}}.get(name, {})
+    result = distances(name, fn, BALLS[norm], x, y, **options)
+    np.testing.assert_array_less(result.distance, 1.02 * best)
+    np.testing.assert_array_less(0.995 * best, result.distance)
+
+
+@pytest.mark.parametrize("name", ["ddn", "fmn", "cw_l2"])
+def test_towards_one_of_several_classes(name):
+    # all boundaries must be passed: the optimum is at least the farthest of them
+    fn, x, w, logits = linear(8, (5, 7, 3), classes=5)
+    wanted = logits.argmin(1)
+    options = {"cw_l2": {"num_steps": 300, "num_constants": 5}}.get(name, {})
+    result = distances(name, fn, BALLS["l2"], x, wanted, targeted=True, **options)
+    assert (jnp.argmax(fn(result.x_adv), -1) == wanted).all()
+    others = [optimum(np.stack([w[:, t], w[:, c]], 1), np.stack([z[t], z[c]])[None], [1], "l2")[0]
+              for z, t, c in zip(logits, wanted, logits.argmax(1), strict=True)]  # fmt: skip
+    np.testing.assert_array_less(result.distance, 1.5 * np.asarray(others))
+
+
+@pytest.mark.parametrize("name", ["ddn", "fmn", "cw_l2", "fab"])
+def test_geometries_that_an_attack_cannot_follow_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name}: goes the shortest way in pixels"):
+        build(name, lambda x: x, threat.normalised("l2", 0.3))
+    if name != "fab":
+        with pytest.raises(ValueError, match=f"{name}: needs finite bounds"):
+            build(name, lambda x: x, threat.l2((-np.inf, np.inf)))
