@@ -165,8 +165,9 @@ def _multi_scores(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 
 def _pixel_accuracy(logits: Array, mask: Array) -> Array:
     counted = mask != losses.IGNORE
-    hits = (jnp.argmax(logits, -1) == mask) & counted
-    return jnp.sum(hits) / jnp.maximum(jnp.sum(counted), 1).astype(jnp.float32)
+    missed = (jnp.argmax(logits, -1) != mask) & counted
+    # nothing that counts is all right, as for `criteria.pixel_accuracy`
+    return 1 - jnp.sum(missed) / jnp.maximum(jnp.sum(counted), 1).astype(jnp.float32)
 
 
 def _pixel_certainty(logits: Array) -> Array:

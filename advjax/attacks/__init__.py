@@ -37,14 +37,13 @@ from advjax.attacks._runners import check_pixels, run
 from advjax.attacks._simba import simba
 from advjax.attacks._smia import smia, with_stabilisation
 from advjax.attacks._square import square
-from advjax.attacks._table import ATTACKS, OF_LABELS, by_name
+from advjax.attacks._table import ATTACKS, by_name, misfit
 from advjax.attacks._trained import gap, perturbed, universal
 from advjax.attacks._wrappers import ensemble, with_ascent, with_eot, with_input_diversity
 from advjax.types import Attack, AttackResult, AttackSpec, AttackState, Cost, Eval, Objective
 
 __all__ = [
     "ATTACKS",
-    "OF_LABELS",
     "Attack",
     "AttackResult",
     "AttackSpec",
@@ -74,6 +73,7 @@ __all__ = [
     "hopskipjump",
     "input_gradient",
     "mifgsm",
+    "misfit",
     "nes",
     "nifgsm",
     "normalise_by_max_abs",

@@ -22,8 +22,10 @@ from advjax.attacks._square import square
 from advjax.attacks._trained import gap, universal
 from advjax.types import Attack, Ball, Objective
 
-# those that compare the logits of classes, and make nothing of masks and boxes
-OF_LABELS = ("cw_l2", "cw_linf", "ddn", "deepfool", "fab", "fmn")
+# those that compare logits of labels, and make nothing of masks and boxes
+_OF_LABELS = ("cw_l2", "cw_linf", "ddn", "deepfool", "fab", "fmn")
+# those that compare logits of classes, of an image or of a pixel, and make nothing of findings
+_OF_CLASSES = ("asma", "cospgd", "cw_linf", "dag", "fab", "segpgd")
 
 ATTACKS: dict[str, Callable[..., Attack]] = {
     "apgd": apgd,
@@ -55,6 +57,24 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "universal": universal,
 }
 """Name -> factory `(objective, ball, *, ...) -> Attack`."""
+
+
+def misfit(name: str, task: str) -> str | None:
+    """Return why an attack makes nothing of the outputs of a task, and what does; None: it fits.
+
+    Args:
+      name: in `ATTACKS`.
+      task: `"single"`, `"multi"`, `"segmentation"` or `"detection"`.
+    """
+    if task == "multi" and name in _OF_CLASSES:
+        return "compares the logits of classes, which findings do not have; use pgd:loss=margin"
+    if task in ("segmentation", "detection") and name in _OF_LABELS:
+        what = "masks" if task == "segmentation" else "boxes"
+        return (
+            f"compares the logits of labels, which {what} do not have; use pgd, apgd, smia, "
+            "segpgd, cospgd, dag or asma"
+        )
+    return None
 
 
 def by_name(name: str, objective: Objective, ball: Ball, **options: Any) -> Attack:

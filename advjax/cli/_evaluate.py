@@ -13,6 +13,7 @@ from tqdm import tqdm
 from advjax import engine, store
 from advjax import report as reports
 from advjax.cli import _runtime
+from advjax.cli._about import extra_of
 from advjax.cli._autoattack import is_autoattack, run_autoattack
 from advjax.cli._checks import check_evaluation
 from advjax.cli._parse import parse
@@ -55,16 +56,8 @@ def evaluate(argv: list[str]) -> None:
     rows.write_manifest(
         config=config,
         inputs={**weights, **images},
-        extra={
-            "data": {
-                s.dataset.name: {
-                    "class_names": list(s.dataset.class_names), "task": s.dataset.task,
-                }
-                for s in subjects
-            },
-            "norms": {job.attack: job.config.norm for job in jobs},
-        },
-    )  # fmt: skip
+        extra=extra_of(subjects, jobs, {job.attack: job.config.norm for job in jobs}),
+    )
     text = json.dumps({"config": dataclasses.asdict(config)}, indent=2) + "\n"
     store.write_atomic(Path(config.out) / "config.json", text.encode())
     page = show(config.out, run(config, jobs, rows))

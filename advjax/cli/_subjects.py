@@ -179,16 +179,14 @@ def _check_fits(name: str, subject: Subject) -> None:
             f"attacks: autoattack compares the logits of classes; {subject.name} has {what}: use "
             "pgd or apgd"
         )
-    if name == "cw_linf" and task == "multi":
-        raise ValueError(
-            f"attacks: cw_linf compares the logits of classes; {subject.name} has several findings "
-            "an image: use pgd:loss=margin"
-        )
-    if name in (*attacks.OF_LABELS, *TRAINED) and task in ("segmentation", "detection"):
+    why = attacks.misfit(name, task)
+    if why:
+        raise ValueError(f"attacks: {name} {why} ({subject.name} has {task} data)")
+    if (task == "detection" and name in TRAINED) or (task == "segmentation" and name == "uap"):
         what = "masks" if task == "segmentation" else "boxes"
         raise ValueError(
-            f"attacks: {name} compares the logits of labels; {subject.name} finds {what}: use pgd, "
-            "apgd, smia, segpgd, cospgd, dag or asma"
+            f"attacks: {name} is not trained against {what}; use pgd, smia or dag"
+            + (", or gap" if task == "segmentation" else "")
         )
     if name in TRAINED and len(subject.dataset.splits.get("train", ())) < 2:
         raise ValueError(

@@ -14,6 +14,7 @@ from advjax import engine, store
 from advjax import mesh as meshes
 from advjax import report as reports
 from advjax.cli import _runtime
+from advjax.cli._about import extra_of
 from advjax.cli._autoattack import is_autoattack, run_autoattack
 from advjax.cli._cell import Cell, Clean
 from advjax.cli._checks import check_sweep, shard_of
@@ -117,17 +118,10 @@ def _open(config: SweepConfig, here: str, subjects: list[Subject]) -> Store:
     rows.write_manifest(
         config=config,
         inputs={**weights, **images},
-        extra={
-            "data": {
-                s.dataset.name: {
-                    "class_names": list(s.dataset.class_names), "task": s.dataset.task,
-                }
-                for s in subjects
-            },
-            "norms": {
-                _label(job, seed): job.config.norm for job in jobs for seed in config.seeds
-            },
-        },
+        extra=extra_of(
+            subjects, jobs,
+            {_label(job, seed): job.config.norm for job in jobs for seed in config.seeds},
+        ),
     )  # fmt: skip
     text = json.dumps({"config": dataclasses.asdict(config)}, indent=2) + "\n"
     store.write_atomic(Path(here) / "config.json", text.encode())

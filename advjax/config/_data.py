@@ -45,7 +45,7 @@ class ModelConfig:
     name: str = "resnet18"
     """Classes or findings of an image: `resnet18 | resnet34 | resnet50 | mobilenet_v2 | densenet121
     | inception_v3 | vgg16_bn | attn_vgg | wrn28_10 | small_cnn`; of each pixel: `unet | segnet`;
-    boxes: `centernet`; perturbations: `gap_unet | gap_resnet`."""
+    boxes: `centernet`."""
     width: int = 64
     """64 is the published network, other values scale all channels; for most it is the number of
     channels of the first stage (8 to 16 is enough for 32x32 on a CPU)."""

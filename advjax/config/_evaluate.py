@@ -54,7 +54,7 @@ class EvaluateConfig:
     or `.safetensors`, under the names of torchvision or those usual for CIFAR."""
     model: str | None = None
     """Its architecture: densenet121, inception_v3, mobilenet_v2, resnet18, resnet34, resnet50,
-    vgg16_bn or wrn28_10 (of any depth and width)."""
+    unet, vgg16_bn or wrn28_10 (of any depth and width)."""
     mean: tuple[float, ...] | None = None
     """What was subtracted from its pixels in [0, 1], one number or one for each channel; None:
     ImageNet's, where it has three channels."""

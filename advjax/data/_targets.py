@@ -8,6 +8,8 @@ import numpy as np
 from advjax.data import _checks
 from advjax.data._spec import IGNORE, TASKS
 
+_MANY = 32  # classes of pixels, from which on grey values are asked whether they are any
+
 
 @dataclass(frozen=True, eq=False)
 class Raw:
@@ -153,6 +155,12 @@ def _without_gaps(where: str, task: str, targets: dict[str, np.ndarray]) -> int:
     values = present(task, targets["train"])
     least = 2 if task == "segmentation" else 1
     number = max(least, int(values.max()) + 1 if values.size else 0)
+    if task == "segmentation" and number > _MANY and _smoothed(targets["train"]):
+        raise ValueError(
+            f"{where}: masks hold {values.size} grey values beside 0 and 255, as black and white "
+            "does whose edges were smoothed; cut them at one half (0 and 1, or 0 and 255), or name "
+            "all classes in mask_names"
+        )
     missing = np.setdiff1d(np.arange(least - 1, number), values)
     if missing.size:
         kind, list_ = ("pixel", "mask_names") if task == "segmentation" else ("box", "box_names")
@@ -163,6 +171,12 @@ def _without_gaps(where: str, task: str, targets: dict[str, np.ndarray]) -> int:
         )
     _checks.below(where, task, targets, number)
     return number
+
+
+def _smoothed(masks: np.ndarray) -> bool:
+    """Whether masks are black and white but for a few pixels."""
+    black, white = (masks == 0).mean(), (masks == IGNORE).mean()
+    return bool(black > 0 and white > 0 and black + white > 0.5)
 
 
 def present(task: str, targets: np.ndarray) -> np.ndarray:

@@ -47,6 +47,7 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
             said.append(f"{attack} on {model} is {verdict}: {text}.")
     for model in models:
         said += _misled(model, results.norms)
+    said += _idle(results)
     dtype = results.setting("gradient_dtype", "float32")
     if dtype != "float32":
         said.append(
@@ -62,6 +63,18 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
             "manifest.json lists them."
         )
     return said
+
+
+def _idle(results: Results) -> list[str]:
+    """Say which images nothing can break; shards have counted their own."""
+    sums: dict[tuple[str, str], tuple[int, int]] = {}
+    for who, why, count, total in results.extra.get("idle") or []:
+        before = sums.get((who, why), (0, 0))
+        sums[who, why] = before[0] + count, before[1] + total
+    return [
+        f"{who}: {count} of {total} images {why}, and count as right at every budget."
+        for (who, why), (count, total) in sums.items()
+    ]
 
 
 def _misled(model: ModelRows, norms: dict[str, str]) -> list[str]:

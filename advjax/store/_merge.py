@@ -121,5 +121,6 @@ def _merge_extra(extras: list[dict[str, Any]]) -> dict[str, Any]:
                     broken[who] = broken.get(who, 0) + count
     if cascades:
         merged["cascades"] = cascades
-    merged["trust"] = [line for extra in extras for line in extra.get("trust", [])]
+    for name in ("trust", "idle"):
+        merged[name] = [line for extra in extras for line in extra.get(name, [])]
     return merged

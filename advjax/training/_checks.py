@@ -159,6 +159,11 @@ def check_splits(config: TrainConfig, task: str, sizes: dict[str, int], num_clas
             f"use at most {sizes['train']}"
         )
     gives = models.output_of(config.model.name)
+    if gives == "image":
+        raise ValueError(
+            f"model.name: {config.model.name} makes perturbations; `advjax evaluate --attacks gap` "
+            "trains one against a model; use a network of labels or masks"
+        )
     if task != "detection" and gives != "boxes" and (gives == "pixels") != (task == "segmentation"):
         name = config.model.name
         raise ValueError(
@@ -177,16 +182,9 @@ def check_splits(config: TrainConfig, task: str, sizes: dict[str, int], num_clas
             else f"model.name: {config.model.name} finds no boxes; use centernet for data.task "
             "detection"
         )
-    if config.val_attack.name == "cw_linf" and task == "multi":
-        raise ValueError(
-            "val_attack.name: cw_linf compares the logits of classes, of which findings have none; "
-            "use pgd"
-        )
-    if config.val_attack.name in attacks.OF_LABELS and task in ("segmentation", "detection"):
-        raise ValueError(
-            f"val_attack.name: {config.val_attack.name} compares the logits of labels, which "
-            f"{task} does not have; use pgd"
-        )
+    why = attacks.misfit(config.val_attack.name, task)
+    if why:
+        raise ValueError(f"val_attack.name: {config.val_attack.name} {why}")
     if config.balanced and task != "single":
         raise ValueError("balanced: class-balanced sampling needs single-label data; leave it off")
 

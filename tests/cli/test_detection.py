@@ -163,7 +163,7 @@ def test_what_boxes_cannot_do_is_said(run, tmp_path, capsys):
     out = str(tmp_path / "none")
     for attack, words in (
         ("autoattack", "compares the logits of classes; net has boxes"),
-        ("cw_linf", "compares the logits of labels; net finds boxes: use pgd"),
+        ("cw_linf", "compares the logits of labels, which boxes do not have; use pgd"),
         ("pgd:loss=dice", "unknown 'dice' for this data; use centernet, ce"),
         ("pgd:criterion=dice50", "use missed25, missed50"),
         ("pgd:goal=erase", "attacks on detection lead away only"),

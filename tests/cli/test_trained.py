@@ -36,7 +36,7 @@ def split(rows, targets):
 def subject(apply, targets, task="single", variables=None, name="net"):
     """A model on images of its own; what it is trained on has other images than the test."""
     splits = {"train": split(slice(0, 16), targets), "test": split(slice(8, 24), targets)}
-    names = ("a", "b") if task == "single" else ("a", "b", "c")
+    names = ("a", "b", "c") if task == "multi" else ("a", "b")
     dataset = data.Dataset("made", task, len(names), names, SHAPE, splits)
     scale = {"scale": jnp.float32(1)} if variables is None else variables
     return Subject(name, apply, apply, scale, dataset, splits["test"])
@@ -52,10 +52,17 @@ def findings(variables, x):
     return (x - 0.5).reshape(len(x), -1) @ WEIGHTS * variables["scale"]
 
 
+def pixels(variables, x):
+    """All pixels are of class 0, at most 0.35 from class 1."""
+    z = (x - 0.3) * variables["scale"]
+    return jnp.concatenate([z, -z], -1)
+
+
 SINGLE = subject(two_classes, np.zeros(COUNT, np.int32))
 MULTI = subject(
     findings, np.asarray(findings({"scale": 1.0}, IMAGES) > 0).astype(np.int32), "multi"
 )
+MASKS = subject(pixels, np.zeros((COUNT, *SHAPE[:2]), np.int32), "segmentation")
 # of the test images, which a perturbation of the whole budget can bring to class 1 `[E, N]`
 BEST = NEEDED[8:] < np.asarray(EPSILONS)[:, None]
 
@@ -167,6 +174,21 @@ def test_findings(tmp_path):
         assert broken.sum() > len(true) / 4, name
 
 
+@pytest.mark.parametrize("goal", ["", ",goal=erase"])
+def test_a_generator_against_masks(tmp_path, goal):
+    found, _ = evaluated(tmp_path, [MASKS], f"gap:step_size=0.3{goal}", epsilons=(0.04, 0.4))
+    (rows,) = found.values()
+    # pixels of both, predicted and true, of each class
+    counts = rows["probabilities"].reshape(2, -1, 2, 3)
+    if goal:
+        # background is what these images show already
+        assert rows["wrong_when_clean"].all()
+        return
+    assert not by_budget(rows["success"])[0].any()
+    assert by_budget(rows["success"])[1].all()
+    assert (counts[1, :, 1, 1] > 12).all()
+
+
 def test_the_seed_decides_and_batches_do_not(tmp_path):
     word = "uap:version=sign,images=5,epochs=1,step_size=0.5"
     options = {"epsilons": (0.1,), "restarts": 2}
@@ -239,10 +261,13 @@ def test_what_cannot_be_trained_is_refused():
         check_evaluation(config)
     with pytest.raises(ValueError, match="uap is trained for each budget by itself"):
         check_sweep(SweepConfig(runs=("runs/k",), attacks=("pgd", "uap")))
-    for task, match in (("segmentation", "net finds masks"), ("detection", "net finds boxes")):
+    for task, name, match in (
+        ("segmentation", "uap", "uap is not trained against masks; use pgd, smia or dag, or gap"),
+        ("detection", "gap", "gap is not trained against boxes; use pgd"),
+    ):
         other = data.Dataset("made", task, 2, ("a", "b"), SHAPE, SINGLE.dataset.splits)
         with pytest.raises(ValueError, match=match):
-            plan(EvaluateConfig(attacks=("gap",)), [SINGLE._replace(dataset=other)])
+            plan(EvaluateConfig(attacks=(name,)), [SINGLE._replace(dataset=other)])
     splits = {"test": SINGLE.split}
     bare = data.Dataset("made", "single", 2, ("a", "b"), SHAPE, splits)
     with pytest.raises(ValueError, match="of the split train, of which made has none"):

@@ -124,7 +124,10 @@ def test_impossible_configs_leave_no_folder(make, tmp_path, fields, match):
 def test_a_network_of_another_task_is_named(make, findings):
     for fields, words in (
         ({"model": ModelConfig(name="unet")}, "unet gives pixels, but the data have labels"),
-        ({"data": findings, "val_attack": AttackConfig(name="cw_linf")}, "of which findings have"),
+        (
+            {"data": findings, "val_attack": AttackConfig(name="cw_linf")},
+            "findings do not have",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             training.train(make("run", **fields))
