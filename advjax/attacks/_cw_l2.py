@@ -9,7 +9,7 @@ import optax
 
 from advjax import tree
 from advjax.attacks._kernel import Proposal, assemble, with_row_ball
-from advjax.attacks._looks import Seen, count_looks, look, with_looks
+from advjax.attacks._looks import Seen, count_looks, look, skip_looks, with_looks
 from advjax.attacks._minimal import check_norm, farthest, minimal_spec, observe, within
 from advjax.types import Array, Attack, AttackState, Ball, Eval, Objective, Target
 
@@ -129,6 +129,7 @@ def cw_l2(
         return jax.vmap(one)(x0)
 
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
+        state = skip_looks(plain, ball, state, x0)
         g, evaluation, objective_state, status = observe(objective, ball, state, target, keys)
         active = state.direction_state.tried < num_constants
         move = functools.partial(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from advjax import tree
 from advjax.attacks._kernel import Proposal, assemble, with_row_ball
-from advjax.attacks._looks import Seen, count_looks, look, with_looks
+from advjax.attacks._looks import Seen, count_looks, look, skip_looks, with_looks
 from advjax.attacks._minimal import (
     Line,
     check_norm,
@@ -118,6 +118,8 @@ def ddn(
         )
 
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
+        if ascend == "margin":
+            state = skip_looks(plain, ball, state, x0)
         g, evaluation, objective_state, status = observe(objective, ball, state, target, keys)
         # the objective has had `keys`
         noise_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from advjax import threat, tree
 from advjax.attacks._kernel import Proposal, assemble, with_row_ball
-from advjax.attacks._looks import Seen, count_looks, look, with_looks
+from advjax.attacks._looks import Seen, count_looks, look, skip_looks, with_looks
 from advjax.attacks._minimal import (
     check_norm,
     farthest,
@@ -98,6 +98,8 @@ def fmn(
         return FmnState(radius, infinite, one, Seen.nothing(x0))
 
     def propose(state: AttackState, x0: Array, target: Target, eps: Array, keys: Array) -> Proposal:
+        if norm != "l0":
+            state = skip_looks(plain, ball, state, x0)
         g, evaluation, objective_state, status = observe(objective, ball, state, target, keys)
         looks = 0 if norm == "l0" else count_looks(plain, x0, target, keys, num_steps)
         x, memory = with_row_ball(ball, functools.partial(walk.move, looks))(

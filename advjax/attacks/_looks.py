@@ -15,11 +15,13 @@ from advjax import criteria
 from advjax.attacks._hyperplane import step_to_hyperplane
 from advjax.attacks._minimal import gaps, margin
 from advjax.attacks._wrappers import with_ascent
-from advjax.types import Array, Ball, Objective, Target
+from advjax.threat import over_rows
+from advjax.types import Array, AttackState, Ball, Objective, Target
 
 # most decisions that are looked at, as many as AutoAttack has targets, and the share of the steps
 # that this may take
 MOST, SHARE = 9, 0.1
+_PAST = 2**20  # a step after all looks
 _BEYOND = 0.001  # a point on the boundary itself may be a rounding short of it
 
 
@@ -68,6 +70,16 @@ def count_looks(plain: Objective, x0: Array, target: Target, keys: Array, num_st
         return 1
     outputs = jax.eval_shape(plain.apply, x0, keys).shape[1]
     return _count(outputs, jnp.ndim(target) == 1, num_steps)
+
+
+def skip_looks(plain: Objective, ball: Ball, state: AttackState, x0: Array) -> AttackState:
+    """Return the state with rows that start at a point of the caller's past their looks."""
+    if not _several(plain):
+        return state
+    elsewhere = (state.step == 0) & (over_rows(ball).distance(state.x, x0) > 0)
+    return state._replace(
+        objective_state=jnp.where(elsewhere, _PAST, state.objective_state).astype(jnp.int32)
+    )
 
 
 def look(norm: str, ball: Ball, g: Array, value: Array, x0: Array, seen: Seen) -> Seen:

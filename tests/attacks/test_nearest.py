@@ -1,10 +1,12 @@
 """Among several boundaries the nearest, and of a wanted class all: linear models within bounds."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import threat
+from advjax import attacks, threat
+from advjax.attacks import _looks
 from advjax.attacks._hyperplane import step_to_hyperplane
 from tests.attacks.test_minimal import BALLS, build, distances, linear, optimum
 
@@ -56,6 +58,22 @@ def test_towards_one_of_several_classes(name):
     others = [optimum(np.stack([w[:, t], w[:, c]], 1), np.stack([z[t], z[c]])[None], [1], "l2")[0]
               for z, t, c in zip(logits, wanted, logits.argmax(1), strict=True)]  # fmt: skip
     np.testing.assert_array_less(result.distance, 1.5 * np.asarray(others))
+
+
+@pytest.mark.parametrize("name", ["ddn", "fmn", "cw_l2"])
+def test_who_starts_elsewhere_does_not_look(name, monkeypatch):
+    fn, x, _, logits = linear(12, (4, 3, 2), classes=8)
+    y, start = logits.argmax(1), np.clip(x + 0.2, 0, 1)
+    options = {"cw_l2": {"num_steps": 60, "num_constants": 1}}.get(name, {"num_steps": 60})
+
+    def run(x_start):
+        attack = build(name, fn, BALLS["l2"], **options)
+        return attacks.run(attack, jax.random.key(0), x, y, jnp.inf, x_start=x_start).x_adv
+
+    given, seen = run(jnp.asarray(start)), run(None)
+    monkeypatch.setattr(_looks, "MOST", 1)
+    np.testing.assert_array_equal(run(jnp.asarray(start)), given)
+    assert (run(None) != seen).any()
 
 
 @pytest.mark.parametrize("name", ["ddn", "fmn", "cw_l2", "fab"])
