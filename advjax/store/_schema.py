@@ -7,6 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+# columns of few values: of the others a dictionary is larger than they are, and takes as long again
+REPEATING = [
+    "model", "data", "attack", "eps", "restart", "num_steps", "num_grads", "num_queries", "status",
+]  # fmt: skip
 IDENTITY = ("model", "data", "attack", "example_id", "eps", "restart")
 
 SCHEMA = pa.schema(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from advjax.store import _manifest
 from advjax.store._files import file_name, remove_stale, write_atomic
 from advjax.store._fingerprint import fingerprint, jsonable
-from advjax.store._schema import SCHEMA, describe, to_table
+from advjax.store._schema import REPEATING, SCHEMA, describe, to_table
 
 _GROUP = ("model", "data", "attack", "eps", "restart")
 _METADATA = b"advjax"
@@ -151,7 +151,9 @@ class Store:
         about = {"key": key, "identity": self._identity, "groups": groups}
         table = table.replace_schema_metadata({_METADATA: json.dumps(about).encode()})
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+        pq.write_table(
+            table, sink, compression="zstd", write_page_checksum=True, use_dictionary=REPEATING
+        )
         path = self.rows / f"part-{file_name(key)}.parquet"
         write_atomic(path, sink.getvalue().to_pybytes())
         self._parts[key] = _Part(key, path, self._identity, tuple(groups))
