@@ -22,6 +22,7 @@ from advjax.types import Array, AttackState, Ball, Objective, Target
 # that this may take
 MOST, SHARE = 9, 0.1
 _PAST = 2**20  # a step after all looks
+_FAR = 1e12  # times a distance: beyond every point of the bounds
 _BEYOND = 0.001  # a point on the boundary itself may be a rounding short of it
 
 
@@ -98,15 +99,16 @@ def way_to_boundary(
 ) -> tuple[Array, Array]:
     """Return the shortest way of ONE point to a hyperplane within the bounds, and its length.
 
-    A hyperplane out of reach is as far as it would be by the rate of the way to the corner; one
-    without a normal is farther than all others.
+    A hyperplane that does not meet the bounds is farther than all that do, by what is missing at
+    the rate of the way to the corner; one without a normal is farther still.
     """
     low, high = (jnp.asarray(b, x.dtype) for b in ball.bounds)
     way = step_to_hyperplane(norm, x, w, residual, low, high)
-    gain = jnp.abs(jnp.sum(w * way))
+    missing, gain = jnp.abs(residual), jnp.abs(jnp.sum(w * way))
     length = ball.distance(way, jnp.zeros_like(way))
-    rate = jnp.where(gain > 0, length / jnp.where(gain > 0, gain, 1), 1e12)
-    return way, jnp.maximum(jnp.abs(residual) * rate, length)
+    rate = jnp.where(gain > 0, length / jnp.where(gain > 0, gain, 1), _FAR)
+    out_of_reach = gain < missing * (1 - 1e-4)
+    return way, jnp.where(out_of_reach, _FAR * missing * rate, length)
 
 
 def _several(objective: Objective) -> bool:

@@ -60,6 +60,24 @@ def test_towards_one_of_several_classes(name):
     np.testing.assert_array_less(result.distance, 1.5 * np.asarray(others))
 
 
+@pytest.mark.parametrize(
+    ("name", "norm"), [("fmn", "linf"), ("fmn", "l1"), ("ddn", "l2"), ("fab", "linf")]
+)
+def test_a_boundary_that_the_bounds_never_meet_hides_no_other(name, norm, x64):
+    # by the rate of a pixel that soon stands at its bound, class 1 seems nearer than class 2
+    w = np.asarray([[0, -40.0, -74], [0, -43, 20], [0, -13, 8]])
+    bias = jnp.asarray([0, -4.2, -7.1])
+    x = np.asarray([0, 0.03, 0]).reshape(1, 1, 3, 1)
+
+    def fn(x):
+        return x.reshape(len(x), -1) @ jnp.asarray(w) + bias
+
+    z = np.asarray(fn(x))
+    result = distances(name, fn, BALLS[norm], x, np.zeros(1, np.int32))
+    best = reach(w[:, [0, 2]], x, z[:, [0, 2]], [0], norm)
+    np.testing.assert_allclose(result.distance, best, rtol=0.02)
+
+
 @pytest.mark.parametrize("name", ["ddn", "fmn", "cw_l2"])
 def test_who_starts_elsewhere_does_not_look(name, monkeypatch):
     fn, x, _, logits = linear(12, (4, 3, 2), classes=8)
