@@ -89,6 +89,19 @@ def test_black_and_white_is_decided_over_all_splits(load):
     assert found.num_classes == 2
 
 
+def test_smoothed_edges_are_no_classes(load):
+    arrays = with_masks(labels=False, top=2)
+    for k in data.SPLITS:
+        arrays[f"{k}_masks"] *= 255
+    arrays["train_masks"][0] = np.arange(64).reshape(8, 8)
+    with pytest.raises(ValueError, match="whose edges were smoothed; cut them at one half"):
+        load(arrays)
+    # numbers of classes that nobody smoothed
+    for k in data.SPLITS:
+        arrays[f"{k}_masks"][:] = np.arange(64).reshape(8, 8)
+    assert load(arrays).num_classes == 64
+
+
 def test_boxes(load):
     arrays = with_boxes()
     found = load(arrays)

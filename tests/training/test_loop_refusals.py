@@ -123,6 +123,7 @@ def test_impossible_configs_leave_no_folder(make, tmp_path, fields, match):
 
 def test_a_network_of_another_task_is_named(make, findings):
     for fields, words in (
+        ({"model": ModelConfig(name="gap_unet")}, "gap_unet makes perturbations; `advjax evaluate"),
         ({"model": ModelConfig(name="unet")}, "unet gives pixels, but the data have labels"),
         (
             {"data": findings, "val_attack": AttackConfig(name="cw_linf")},
