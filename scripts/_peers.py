@@ -4,17 +4,21 @@ Searches are timed in between, in the same process, since a machine that is shar
 speeds up within the minutes that such a loop takes.
 """
 
+import contextlib
 import functools
 import importlib.util
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import _timing
 import _workload
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from advjax import random
 
 PEERS = {"torchattacks": "torchattacks", "foolbox": "foolbox", "art": "art"}
 
@@ -34,12 +38,18 @@ def missing(name: str) -> str | None:
 
 
 def measure_peer(
-    task: _workload.Task, name: str, timed: tuple[int, ...], batch: int, seed: int = 0
+    task: _workload.Task,
+    name: str,
+    timed: tuple[int, ...],
+    batch: int,
+    seed: int = 0,
+    our_starts: bool = False,
 ) -> dict[str, Any]:
     """Attack what is right when clean at the budgets `timed` (indices), one after the other.
 
     The time of budgets that are left out is that of the timed ones, in proportion; a curve is
-    returned only where none is left out.
+    returned only where none is left out. With `our_starts` (of torchattacks) the peer draws the
+    random starts of our sweep, so that chance no longer tells the curves apart.
     """
     import torch
 
@@ -58,8 +68,11 @@ def measure_peer(
     seconds, searches = [], []
     broken = np.zeros((len(timed), len(work.right)), bool)
     for i, budget in enumerate(timed):
+        eps = task.epsilons[budget]
+        given = _our_starts(work, eps) if our_starts else None
         start = time.perf_counter()
-        adversarial = attack(x, y, task.epsilons[budget])
+        with _uniform(given, device):
+            adversarial = attack(x, y, eps)
         broken[i, work.right] = (net(adversarial).argmax(1) != y).cpu().numpy()
         seconds.append(time.perf_counter() - start)
         if (i + 1) % BETWEEN == 0 or i + 1 == len(timed):
@@ -90,16 +103,44 @@ def _to_torch(work: _workload.Loaded, device: str) -> tuple[Any, Any, Any]:
         jax.device_get(work.variables), work.num_classes, work.config.width,
         work.images.shape[-1], work.config.stem,
     ).to(device)  # fmt: skip
-    pixels = work.images.astype(np.float32)
-    if work.images.dtype == np.uint8:
-        pixels = pixels / np.float32(255)
-    images = torch.tensor(pixels.transpose(0, 3, 1, 2).copy(), device=device)
+    pixels = _workload.pixels(work).transpose(0, 3, 1, 2)
+    images = torch.tensor(pixels.copy(), device=device)
     # ours were judged without the short factors of a GPU; the timed attacks are as users get them
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         apart = float(np.abs(net(images).cpu().numpy() - work.logits).max())
     if apart > TOLERANCE:
         raise SystemExit(f"the torch net is not ours: its logits differ by {apart:.3g}")
     return net, images, torch.tensor(work.targets, dtype=torch.long, device=device)
+
+
+def _our_starts(work: _workload.Loaded, eps: float) -> np.ndarray:
+    """Return where our first start puts the images that are right: `[N, C, H, W]` moves."""
+    attack = work.make_attack(work.variables)
+    ids = np.flatnonzero(work.right)
+    keys = random.example_keys(jax.random.key(_workload.SEED), ids, 0, attack.spec.name)
+    clean = jnp.asarray(_workload.pixels(work)[ids])
+    targets = jnp.asarray(work.targets[ids])
+    state = jax.jit(attack.init)(keys, clean, targets, jnp.full(len(ids), eps, jnp.float32))
+    return np.asarray(state.x - clean).transpose(0, 3, 1, 2)
+
+
+@contextlib.contextmanager
+def _uniform(given: np.ndarray | None, device: str) -> Iterator[None]:
+    """Let PyTorch draw these values, batch after batch, instead of uniform ones; None: as ever."""
+    import torch
+
+    drawn = torch.Tensor.uniform_
+    if given is not None:
+        values = iter(torch.tensor(given, device=device))
+
+        def told(self: Any, *bounds: float) -> Any:
+            return self.copy_(torch.stack([next(values) for _ in range(len(self))]))
+
+        torch.Tensor.uniform_ = told
+    try:
+        yield
+    finally:
+        torch.Tensor.uniform_ = drawn
 
 
 Attack = Callable[[Any, Any, float], Any]

@@ -23,6 +23,7 @@ from advjax.config import ModelConfig
 # calls of a fast program are repeated, the median counts; slow ones average over themselves
 REPEATS = 3
 ENOUGH = 20.0
+SEED = 0
 
 
 class Task(NamedTuple):
@@ -59,12 +60,18 @@ def load(task: Task) -> Loaded:
         return attacks.pgd(objective, threat.linf(), num_steps=task.steps, step_size=task.step_size)
 
     logits, wrong, _ = engine.evaluate_clean(
-        make_attack, variables, split.images, split.targets, key=jax.random.key(0)
+        make_attack, variables, split.images, split.targets, key=jax.random.key(SEED)
     )
     return Loaded(
         make_attack, variables, config.model, info["num_classes"], split.images, split.targets,
         logits, ~wrong,
     )  # fmt: skip
+
+
+def pixels(work: Loaded) -> np.ndarray:
+    """Return the images as float32 in [0, 1]."""
+    whole = work.images.dtype == np.uint8
+    return work.images.astype(np.float32) / np.float32(255 if whole else 1)
 
 
 def sweep_of(
@@ -73,7 +80,7 @@ def sweep_of(
     """Return the sweep of a task as a function of the labels."""
     return functools.partial(
         engine.sweep, work.make_attack, work.variables, work.images, epsilons=task.epsilons,
-        key=jax.random.key(0), slots=task.slots, order=order, restarts=restarts, **options,
+        key=jax.random.key(SEED), slots=task.slots, order=order, restarts=restarts, **options,
     )  # fmt: skip
 
 
@@ -117,9 +124,7 @@ def measure_tick(task: Task, rounds: int) -> tuple[float, float, float]:
 
 def _bare_step(work: Loaded, task: Task, batch: int) -> Callable[[int], Any]:
     """Return a function that makes so many steps of PGD, as anybody would write them."""
-    clean = jnp.asarray(work.images[:batch])
-    if clean.dtype == jnp.uint8:
-        clean = clean.astype(jnp.float32) / 255
+    clean = jnp.asarray(pixels(work)[:batch])
     targets, eps = jnp.asarray(work.targets[:batch]), jnp.float32(task.epsilons[0])
     keys = jax.random.split(jax.random.key(0), batch)
 

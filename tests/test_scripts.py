@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from advjax import attacks, losses, threat
+from advjax import attacks, engine, losses, threat
 
 pytestmark = pytest.mark.unoptimised
 
@@ -75,11 +76,39 @@ def test_a_run_that_is_not_there_is_made_by_a_command(bench, tmp_path, monkeypat
 
 def test_bounds_say_what_was_missed(bench):
     rows = [
-        {"model": "m", "program": "search", "fewer rows": 12.0, "share": 0.85, "/ search": 1.0},
+        {
+            "model": "m",
+            "program": "search",
+            "fewer rows": 12.0,
+            "share": 0.85,
+            "/ search": 1.0,
+            "above alike": 2,
+        },
         {"model": "m", "program": "torchattacks", "fewer rows": 1.0, "/ search": None},
     ]
     bounds = {bound["what"]: bound["held"] for bound in bench.check_bounds(rows)}
-    assert bounds == {"exhaustive rows / rows of search": True, "useful share of search": False}
+    assert bounds == {
+        "exhaustive rows / rows of search": True, "useful share of search": False,
+        "the same, both from our starts": False,
+    }  # fmt: skip
+
+
+def test_a_peer_is_given_the_starts_of_the_sweep(bench):
+    peers, workload = (sys.modules[name] for name in ("_peers", "_workload"))
+    work = _load(workload.Task("", 6, (0.1,), 1, 0.25, 4))
+    work = work._replace(right=np.arange(6) % 2 == 0)
+
+    def stays(params):
+        # one step of next to nothing: what comes back is the start
+        objective = work.make_attack(params).spec.objective
+        return attacks.pgd(objective, threat.linf(), num_steps=1, step_size_abs=1e-9, keep="last")
+
+    started = engine.reference(
+        stays, work.variables, work.images, work.targets, 0.1, key=jax.random.key(workload.SEED)
+    ).x_adv
+    moves = peers._our_starts(work, 0.1).transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(work.images[::2] + moves, started[::2], atol=1e-7)
+    assert (np.abs(moves) > 0.01).any()
 
 
 def test_budgets_of_the_peers_are_spread(bench):
