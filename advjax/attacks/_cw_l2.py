@@ -28,7 +28,6 @@ class CwState(NamedTuple):
       low: `[]`, the largest constant that failed; `high`: the smallest that succeeded, else inf.
       reached: `[]` bool, whether this tenth of the moves has had a success.
       total: `[]`, sum of the losses of this tenth of the moves; `before`: of the tenth before.
-      begun: `[]` bool, whether the first constant has had a move.
       seen: the nearest boundary seen from the image.
     """
 
@@ -43,8 +42,12 @@ class CwState(NamedTuple):
     reached: Array
     total: Array
     before: Array
-    begun: Array
     seen: Seen
+
+    @property
+    def begun(self) -> Array:
+        """`[]` bool, whether the first constant has had a move."""
+        return self.moves + self.tried > 0
 
 
 class _Rule(NamedTuple):
@@ -118,11 +121,10 @@ def cw_l2(
     def init_direction(x0: Array) -> CwState:
         def one(x0: Array) -> CwState:
             zero, none = jnp.zeros((), x0.dtype), jnp.zeros((), jnp.int32)
-            no = jnp.zeros((), jnp.bool_)
             return CwState(
                 w=x0, start=x0, adam=adam.init(x0), moves=none, tried=none,
                 constant=zero + init_constant, low=zero, high=zero + jnp.inf,
-                reached=no, total=zero, before=zero + jnp.inf, begun=no,
+                reached=none > 0, total=zero, before=zero + jnp.inf,
                 seen=Seen(zero + jnp.inf, jnp.zeros_like(x0)),
             )  # fmt: skip
 
@@ -159,8 +161,8 @@ def _move(
     looking = ~memory.begun & at_home & (step < rule.looks)
     trying = ~memory.begun & (step == rule.looks)
     free = jnp.where(farthest(ball_, x0) != x0, g, 0)
-    seen = look("l2", ball_, free, value - rule.kappa, x0, memory.seen)
-    memory = memory._replace(seen=tree.where(looking, seen, memory.seen))
+    seen = look("l2", ball_, free, value - rule.kappa, x0, memory.seen, looking)
+    memory = memory._replace(seen=seen)
     point = within(ball_, x0 + memory.seen.toward, x0)
     waits = jnp.where(trying, x0, jnp.where(step == rule.looks - 1, point, x)), memory
     return tree.where(
@@ -195,7 +197,6 @@ def _descend(
     same = memory._replace(
         w=w + updates, start=start, adam=adam_state, moves=moves, reached=reached,
         total=jnp.where(checking, 0, total), before=jnp.where(checking, total, memory.before),
-        begun=jnp.ones_like(memory.begun),
     )  # fmt: skip
     new = tree.where(over, _next_constant(same, rule.adam.init(start)), same)
     done = memory.tried >= rule.num_constants

@@ -143,8 +143,8 @@ def _move(
     """Look from the image, step along the gradient, or bisect back to the image."""
     looking = (step < rule.looks) & (ball_.distance(x, x0) == 0)
     if rule.looks:
-        seen = look("l2", ball_, jnp.where(farthest(ball_, x0) != x0, g, 0), value, x0, memory.seen)
-        memory = memory._replace(seen=tree.where(looking, seen, memory.seen))
+        free = jnp.where(farthest(ball_, x0) != x0, g, 0)
+        memory = memory._replace(seen=look("l2", ball_, free, value, x0, memory.seen, looking))
     new, after = _walk(rule, ball_, g, success, x, x0, step, key, memory)
     if rule.looks:
         point = _rounded(rule.levels, ball_, x0 + memory.seen.toward, x0)

@@ -136,7 +136,7 @@ class _Walk(NamedTuple):
             return self._step(ball, g, value, success, x, x0, step, memory)
         # who starts elsewhere, at a point of the caller's, has nothing to look at
         looking = (step < looks) & (distance == 0)
-        seen = tree.where(looking, look(self.norm, ball, g, value, x0, memory.seen), memory.seen)
+        seen = look(self.norm, ball, g, value, x0, memory.seen, looking)
         memory = memory._replace(seen=seen)
         walked, after = self._step(ball, g, value, success, x, x0, step, memory)
         point = within(ball, x0 + seen.toward, x0)

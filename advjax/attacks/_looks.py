@@ -83,11 +83,17 @@ def skip_looks(plain: Objective, ball: Ball, state: AttackState, x0: Array) -> A
     )
 
 
-def look(norm: str, ball: Ball, g: Array, value: Array, x0: Array, seen: Seen) -> Seen:
-    """Return what ONE row has seen after a decision with gradient `g` and gap `value` at `x0`."""
-    missing = jnp.where(jnp.isfinite(value), jnp.abs(value), 0).astype(g.dtype) * (1 + _BEYOND)
+def look(
+    norm: str, ball: Ball, g: Array, value: Array, x0: Array, seen: Seen, looking: Array
+) -> Seen:
+    """Return what ONE row has seen after a decision with gradient `g` and gap `value` at `x0`.
+
+    One that is not `looking` has seen nothing new, and with nothing missing its way ends at once.
+    """
+    counts = looking & jnp.isfinite(value)
+    missing = jnp.where(counts, jnp.abs(value), 0).astype(g.dtype) * (1 + _BEYOND)
     way, length = way_to_boundary(norm, ball, x0, g, -missing)
-    nearer = length < seen.missing
+    nearer = looking & (length < seen.missing)
     return Seen(
         missing=jnp.where(nearer, length, seen.missing).astype(seen.missing.dtype),
         toward=jnp.where(nearer, way.astype(x0.dtype), seen.toward),
