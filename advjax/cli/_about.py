@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from advjax import losses
+from advjax import losses, report
 from advjax.cli._main import warn
-from advjax.cli._subjects import Job, Subject
+from advjax.cli._subjects import Job, Subject, judges_itself
 from advjax.tasks import get_task, goal
 
 _NOTHING = {
@@ -29,8 +29,8 @@ def extra_of(
       norms: of the attacks, by label.
     """
     idle = _idle(jobs)
-    for who, why, count, total in idle:
-        warn(f"{who}: {count} of {total} images {why}, and count as right at every budget")
+    for sentence in report.idle(idle):
+        warn(sentence)
     return {
         "data": {
             s.dataset.name: {"class_names": list(s.dataset.class_names), "task": s.dataset.task}
@@ -38,7 +38,12 @@ def extra_of(
         },
         "norms": dict(norms),
         "idle": idle,
-    }
+        "own": {
+            job.attack: f"goal {job.config.goal}" if job.config.goal else
+            f"criterion {job.config.criterion}"
+            for job in jobs if judges_itself(job)
+        },
+    }  # fmt: skip
 
 
 def _idle(jobs: Sequence[Job]) -> list[tuple[str, str, int, int]]:

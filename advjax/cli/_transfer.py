@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from advjax import engine, store
 from advjax.cli import _runtime
+from advjax.cli._about import extra_of
 from advjax.cli._checks import check_evaluation
 from advjax.cli._evaluate import add_cost, clean_of, hash_of, leaves_of, show, stored
 from advjax.cli._parse import parse
@@ -80,11 +81,8 @@ def _open(config: EvaluateConfig, subjects: list[Subject], jobs: list[Job]) -> S
     rows = Store(config.out, identity={"weights": weights, "data": images, "settings": settings})
     norms = {job.attack: job.config.norm for job in jobs}
     norms |= {f"{job.attack}{ARROW}{job.subject.name}": job.config.norm for job in jobs}
-    about = {"class_names": list(dataset.class_names), "task": dataset.task}
     rows.write_manifest(
-        config=config,
-        inputs={**weights, **images},
-        extra={"data": {dataset.name: about}, "norms": norms},
+        config=config, inputs={**weights, **images}, extra=extra_of(subjects, jobs, norms)
     )
     text = json.dumps({"config": dataclasses.asdict(config)}, indent=2) + "\n"
     store.write_atomic(Path(config.out) / "config.json", text.encode())

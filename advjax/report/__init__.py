@@ -7,8 +7,9 @@
 Everything is made from the stored rows, the manifest and the panels; no model, no data.
 """
 
+from advjax.report._doubts import idle
 from advjax.report._html import build
 from advjax.report._summary import summary, summary_table
 from advjax.report._transfer import ARROW
 
-__all__ = ["ARROW", "build", "summary", "summary_table"]
+__all__ = ["ARROW", "build", "idle", "summary", "summary_table"]

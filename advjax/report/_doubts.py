@@ -47,7 +47,12 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
             said.append(f"{attack} on {model} is {verdict}: {text}.")
     for model in models:
         said += _misled(model, results.norms)
-    said += _idle(results)
+    said += idle(results.extra.get("idle") or [])
+    said += [
+        f"{attack} has its own word for broken ({word}), before the attack and under it: its "
+        "numbers are not those of the attacks without one."
+        for attack, word in (results.extra.get("own") or {}).items()
+    ]
     dtype = results.setting("gradient_dtype", "float32")
     if dtype != "float32":
         said.append(
@@ -65,10 +70,13 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
     return said
 
 
-def _idle(results: Results) -> list[str]:
-    """Say which images nothing can break; shards have counted their own."""
+def idle(counts: Sequence[tuple[str, str, int, int]]) -> list[str]:
+    """Say which images nothing can break, from (whose, why, how many, of how many).
+
+    Shards have counted their own; equal words are added up.
+    """
     sums: dict[tuple[str, str], tuple[int, int]] = {}
-    for who, why, count, total in results.extra.get("idle") or []:
+    for who, why, count, total in counts:
         before = sums.get((who, why), (0, 0))
         sums[who, why] = before[0] + count, before[1] + total
     return [

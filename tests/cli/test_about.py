@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from advjax import data, report, store
-from advjax.cli import _evaluate
+from advjax.cli import _evaluate, _transfer
 from advjax.cli._about import extra_of
 from advjax.cli._subjects import Subject, plan
 from advjax.config import EvaluateConfig
@@ -56,6 +56,15 @@ def test_goals_that_reach_nothing():
     # the first finding is present once, and absent (known) once; two images have nothing known
     assert idle("multi", FINDINGS, "pgd:goal=hide-a")[1][2:] == (2, 5)
     assert idle("multi", FINDINGS, "pgd:goal=fabricate-b")[1][2:] == (1, 5)
+
+
+def test_transfer_says_so_too(tmp_path, capsys):
+    both = [subject("multi", FINDINGS)._replace(name=name) for name in ("a", "b")]
+    config = EvaluateConfig(out=str(tmp_path), attacks=("fgsm",), epsilons=(0.1,))
+    rows = _transfer._open(config, both, plan(config, both))
+    (told,) = rows.manifest["extra"]["idle"]
+    assert tuple(told) == ("made", "have no known finding", 2, 5)
+    assert capsys.readouterr().err.count("2 of 5 images have no known finding") == 1
 
 
 def test_the_report_says_so(tmp_path):

@@ -62,3 +62,7 @@ def test_clean_images_are_judged_by_the_criterion_of_the_attack(run, tmp_path, c
     for name in names:
         (line,) = (line for line in lines if name in line)
         assert float(line[line.index(name) + 1]) == pytest.approx(shares[name], abs=0.06), name
+    page = (tmp_path / "report.html").read_text()
+    told = {name: f"{name} has its own word for broken (" in page for name in names}
+    assert told == {name: name != "pgd-2" for name in names}
+    assert "(goal hide-Mass)" in page
