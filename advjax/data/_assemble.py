@@ -107,8 +107,8 @@ def _hold_out_val(where: str, splits: dict[str, Split], seed: int) -> tuple[dict
     held = _split.hold_out(train.targets, train.groups, VAL_FRACTION, seed)
     if not held.any() or held.all():
         raise ValueError(
-            f"{where}: there is no val split, and the {len(train)} training images cannot be "
-            "divided (too few images or groups); add val_images and val_labels"
+            f"{where}: there is no val split, and {_split.described(len(train), train.groups)} for "
+            "training cannot be divided; add a val split (val_images and val_labels of an npz)"
         )
     kind = "image" if train.groups is None else "group"
     line = (

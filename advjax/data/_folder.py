@@ -131,8 +131,8 @@ def _divided(
     for split, chosen in rows.items():
         if not len(chosen):
             raise ValueError(
-                f"{path.name}: {len(targets)} images are too few to divide (no image is "
-                f"left for {split}); add images, or make train, val and test folders"
+                f"{path.name}: {_split.described(len(targets), groups)} are too few to divide (no "
+                f"image is left for {split}); add images, or make train, val and test folders"
             )
     by = "by image (patients are unknown)" if groups is None else "by group"
     per = "" if whole.targets is None else " per class"

@@ -37,7 +37,8 @@ def hold_out(
       seed: seed of the choice.
 
     Returns:
-      `[N]` bool, all False when no choice leaves both sides with a row.
+      `[N]` bool; the smallest group alone where all are too large for `fraction`, and all False
+      when no choice leaves both sides with a row.
     """
     of_row = np.arange(len(targets))
     first = of_row
@@ -46,12 +47,21 @@ def hold_out(
     sizes = np.bincount(of_row)
     chosen = np.zeros(len(first), bool)
     room = max(1, round(fraction * len(targets)))
-    for unit in stratified_order(targets[first], seed):
+    order = stratified_order(targets[first], seed)
+    for unit in order:
         # a group much larger than the room left stays in training
         if sizes[unit] <= max(1, 1.5 * room) and room > 0 and chosen.sum() + 1 < len(first):
             chosen[unit] = True
             room -= int(sizes[unit])
+    if not chosen.any() and len(first) > 1:
+        chosen[order[np.argmin(sizes[order])]] = True
     return chosen[of_row]
+
+
+def described(count: int, groups: np.ndarray | None) -> str:
+    """Say how many images there are, and of how many groups (patients) `[N]` where known."""
+    of = "" if groups is None else f" of {len(np.unique(groups))} group(s)"
+    return f"{count} images{of}"
 
 
 def to_ids(names: list[np.ndarray | None], sizes: list[int]) -> list[np.ndarray]:

@@ -86,6 +86,12 @@ def test_hold_out_never_divides_a_group():
     assert not _split.hold_out(targets, np.zeros(200, int), 0.2, seed=3).any()
 
 
+def test_hold_out_takes_the_smallest_of_groups_that_are_all_too_large():
+    groups = np.repeat(np.arange(6), [5, 5, 4, 5, 5, 6])
+    held = _split.hold_out(np.zeros(30, int), groups, 0.05, seed=0)
+    assert groups[held].tolist() == [2] * 4
+
+
 def test_ridge_solves_what_is_linear_and_not_what_is_not():
     rng = np.random.default_rng(0)
 

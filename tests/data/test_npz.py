@@ -246,7 +246,7 @@ def test_val_is_held_out_by_group(load):
     np.testing.assert_array_equal(found.val.ids, again.val.ids)
     assert set(found.val.ids) != set(other.val.ids)
     arrays["train_groups"] = np.array(["same"] * 60)
-    with pytest.raises(ValueError, match=r"cannot be divided .*add val_images"):
+    with pytest.raises(ValueError, match=r"cannot be divided; add .*val_images"):
         load(arrays)
 
 
