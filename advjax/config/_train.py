@@ -50,6 +50,10 @@ class TrainConfig:
     """Which network."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How parameters move."""
+    pretrained: str | None = None
+    """Where training starts: the folder of a run (its best checkpoint), or a file of PyTorch
+    weights (`.safetensors`, `.pt`), of the same network; a last layer of other outputs is drawn
+    anew. None: random weights."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Random changes of training images; all zero or False switches augmentation off."""
     method: str = "standard"

@@ -15,7 +15,7 @@ from advjax.checkpoint import Checkpoints
 from advjax.config import TrainConfig
 from advjax.data import Dataset, Split
 from advjax.models import Model
-from advjax.training import _helper, _overfitting, _run, _validate
+from advjax.training import _helper, _overfitting, _pretrained, _run, _validate
 from advjax.training._checks import (
     UNATTACKED,
     check_config,
@@ -71,7 +71,8 @@ class Job(NamedTuple):
     method: Method
     optimizer: optax.GradientTransformation
     pure_step: Step
-    init: Callable[[], TrainState]
+    pretrained: Any  # variables to start from; None: drawn, or a checkpoint goes on
+    init: Callable[[Any], TrainState]
     step: Callable[..., tuple[TrainState, dict[str, Array]]]
     validate: Callable[..., dict[str, float]]
     probe: Callable[[Any], dict[str, float]]
@@ -191,9 +192,11 @@ def prepare(config: TrainConfig, dataset: Dataset, model: Model | None = None) -
     step = make_train_step(model, method, optimizer, ema=config.ema, augment_pair=pair)
     validate, ticks = _validate.make_validation(config, dataset, model, rows)
 
-    def init() -> TrainState:
-        shape = tuple(dataset.image_shape)
-        return init_state(model, method, optimizer, config.seed, shape, ema=config.ema is not None)
+    def init(variables: Any) -> TrainState:
+        return init_state(
+            model, method, optimizer, config.seed, tuple(dataset.image_shape),
+            ema=config.ema is not None, variables=variables,
+        )  # fmt: skip
 
     return Job(
         config=config,
@@ -202,6 +205,7 @@ def prepare(config: TrainConfig, dataset: Dataset, model: Model | None = None) -
         method=method,
         optimizer=optimizer,
         pure_step=step,
+        pretrained=None if _saved(config) else _pretrained.load(config, dataset, model),
         init=jax.jit(init, out_shardings=whole),
         step=jax.jit(
             step, in_shardings=(whole, rows), out_shardings=(whole, whole), donate_argnums=0
@@ -212,6 +216,14 @@ def prepare(config: TrainConfig, dataset: Dataset, model: Model | None = None) -
         total_updates=updates,
         ticks_per_epoch=steps + ticks,
     )
+
+
+def _saved(config: TrainConfig) -> bool:
+    """Whether there is a checkpoint to go on from, so that nothing else is needed."""
+    if not folder_of(config).is_dir():
+        return False
+    with Checkpoints(folder_of(config), read_only=True) as store:
+        return store.latest_step() is not None
 
 
 def _augmentation(config: TrainConfig, task: str) -> AugmentPair | None:
@@ -233,7 +245,7 @@ def _continue(job: Job, store: Checkpoints, progress: bool) -> TrainResult:
     config = job.config
     done = store.latest_step() or 0
     _run.rewind_metrics(config.out, done)
-    state = restore(job, store, done) if done else job.init()
+    state = restore(job, store, done) if done else job.init(job.pretrained)
     print(plan(job, state, done))
     bar = Progress(job.ticks_per_epoch, config.epochs, done, show=progress)
     epoch = done
@@ -259,7 +271,7 @@ def _continue(job: Job, store: Checkpoints, progress: bool) -> TrainResult:
 
 
 def restore(job: Job, store: Checkpoints, step: int) -> TrainState:
-    shapes = jax.eval_shape(job.init)
+    shapes = jax.eval_shape(job.init, None)
     whole = mesh.replicated(mesh.data_mesh(job.config.devices))
     shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), shapes)
     return join_state(store.restore(step, split_state(shapes)))

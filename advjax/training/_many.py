@@ -140,9 +140,11 @@ def _members(jobs: list[Job], stores: list[Checkpoints]) -> list[_Member]:
     shape = tuple(base.dataset.image_shape)
 
     @jax.jit
-    def start(seed: jax.Array) -> TrainState:
-        ema = base.config.ema is not None
-        return init_state(base.model, base.method, base.optimizer, seed, shape, ema=ema)
+    def start(seed: jax.Array, variables: Any) -> TrainState:
+        return init_state(
+            base.model, base.method, base.optimizer, seed, shape, ema=base.config.ema is not None,
+            variables=variables,
+        )  # fmt: skip
 
     members = []
     for job, store in zip(jobs, stores, strict=True):
@@ -151,7 +153,7 @@ def _members(jobs: list[Job], stores: list[Checkpoints]) -> list[_Member]:
         if done:
             state = _loop.restore(job, store, done)
         else:
-            state = start(np.uint32(job.config.seed))
+            state = start(np.uint32(job.config.seed), job.pretrained)
             rate = job.config.optimizer.learning_rate
             state = state._replace(
                 method_state=job.method.init(state.params),

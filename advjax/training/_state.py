@@ -45,6 +45,7 @@ def init_state(
     image_shape: tuple[int, ...],
     *,
     ema: bool = False,
+    variables: dict[str, Any] | None = None,
 ) -> TrainState:
     """Make the state before the first step. Pure; `vmap` it over seeds.
 
@@ -55,10 +56,12 @@ def init_state(
       seed: decides initial parameters and every random number of the run.
       image_shape: `(H, W, C)`.
       ema: keep a moving average, starting as a copy of the parameters.
+      variables: the first ones of the model; None: drawn from the seed.
     """
     seed = jnp.asarray(seed, jnp.uint32)
-    key = jax.random.fold_in(jax.random.key(seed), _INIT)
-    variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32))
+    if variables is None:
+        key = jax.random.fold_in(jax.random.key(seed), _INIT)
+        variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32))
     params, model_state = split_variables(variables)
     return TrainState(
         params=params,

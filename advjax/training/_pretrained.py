@@ -1,0 +1,99 @@
+"""Weights that training starts from: those of another run, or of a PyTorch checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from advjax import models
+from advjax.config import TrainConfig
+from advjax.data import Dataset
+from advjax.models import Model
+from advjax.training._restore import restore_model
+from advjax.types import PyTree
+
+_SHOWN = 3
+
+
+def load(config: TrainConfig, dataset: Dataset, model: Model) -> PyTree | None:
+    """Return the first variables of a run, or None where they are drawn.
+
+    All of them are those of `config.pretrained`, but for a last layer of other outputs, which is
+    drawn from the seed and named on a line of its own.
+
+    Raises:
+      FileNotFoundError: `config.pretrained` is neither a run with a checkpoint nor a file.
+      ValueError: it has another network.
+    """
+    if config.pretrained is None:
+        return None
+    given, about, outputs = _read(config)
+    image = jnp.zeros((1, *dataset.image_shape), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    fits = (outputs, int(dataset.num_classes))
+    drawn, wrong = _compare(shapes, given, fits)
+    if wrong:
+        raise ValueError(
+            f"pretrained: {config.pretrained} ({about}) has another network than this config "
+            f"({'; '.join(wrong)}); give model and data the name, width, stem and channels of it"
+        )
+    if not drawn:
+        return given
+    print(f"{config.out}: {', '.join(drawn)} of {fits[1]} outputs, not {fits[0]}: drawn anew")
+    fresh = jax.jit(lambda key: model.init(key, image))(jax.random.key(config.seed))
+    return _merged(fresh, given)
+
+
+def _read(config: TrainConfig) -> tuple[PyTree, str, int]:
+    """Return variables, what they are of, and how many outputs they have."""
+    source, name = Path(str(config.pretrained)), config.model.name
+    if source.is_dir():
+        _, variables, theirs, info = restore_model(source)
+        about = f"{theirs.model.name}, width {theirs.model.width}, stem {theirs.model.stem}"
+        return variables, about, int(info["num_classes"])
+    if not source.exists():
+        raise FileNotFoundError(
+            f"pretrained: {source} is not there; name the folder of a run of `advjax train`, or a "
+            "file of PyTorch weights"
+        )
+    outputs, channels = models.torch_sizes(name, source)
+    _, variables = models.load_torch(name, source)
+    return variables, f"{name} of PyTorch, {channels} channels", outputs
+
+
+def _compare(shapes: PyTree, given: PyTree, fits: tuple[int, int]) -> tuple[list[str], list[str]]:
+    """Return names of leaves of another number of outputs, and what else is another."""
+    ours, theirs = _by_name(shapes), _by_name(given)
+    drawn, wrong = [], []
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name not in ours or name not in theirs:
+            wrong.append(f"{name} is {'not there' if name in ours else 'there only'}")
+            continue
+        mine, other = ours[name].shape, theirs[name].shape
+        if mine == other:
+            continue
+        if mine[:-1] == other[:-1] and (other[-1], mine[-1]) == fits:
+            drawn.append(name)
+        else:
+            wrong.append(f"{name} is {other} there and {mine} here")
+    more = len(wrong) - _SHOWN
+    return drawn, wrong[:_SHOWN] + ([f"{more} more"] if more > 0 else [])
+
+
+def _merged(fresh: PyTree, given: PyTree) -> PyTree:
+    theirs = _by_name(given)
+
+    def choose(path: Any, leaf: jax.Array) -> jax.Array:
+        other = theirs[_name(path)]
+        return other if other.shape == leaf.shape else leaf
+
+    return jax.tree_util.tree_map_with_path(choose, fresh)
+
+
+def _by_name(tree: PyTree) -> dict[str, Any]:
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
