@@ -1,8 +1,11 @@
-"""`--attacks uap gap`: trained on the training split, once for each budget, then applied."""
+"""`--attacks uap gap`: trained on the training split, once for each budget, kept, then applied."""
 
 import functools
+import io
 import time
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +32,8 @@ _IMAGES = {"uap": 256, "gap": 512}
 # with 2e-4 as published, hundreds of updates lead nowhere (see experiments/xu2021)
 _RATE = 1e-3
 _EPOCHS, _WIDTH, _BATCH = 10, 16, 16
+# beside the rows: what was trained
+FOLDER = "trained"
 
 # how far a training is, in words
 Say = Callable[[str], None]
@@ -69,6 +74,8 @@ def ready(
 ) -> tuple[MakeAttack, PyTree]:
     """Return what attacks the images of a job, and its argument; train it where it is trained.
 
+    What was trained is a file in the folder of the rows, and is read from there the next time.
+
     Args:
       config: of the evaluation; its seed is that of the training.
       rows: gets what the training cost.
@@ -78,10 +85,24 @@ def ready(
 
     Returns:
       `make_attack` and `params` for `engine.reference`.
+
+    Raises:
+      ValueError: the file of an earlier training is damaged.
     """
     subject = job.subject
     if job.config.name not in TRAINED:
         return job.make_attack, subject.variables
+    make_attack, like = _applies(job)
+    file = store.file_name(f"{subject.name}/{job.attack}/{eps!r}/{restart}")
+    path = rows.folder / FOLDER / f"{file}.npz"
+    if not path.is_file():
+        store.write_atomic(path, _packed(_train(config, rows, job, eps, restart)))
+    return make_attack, {"model": subject.variables, "made": _read(path, like)}
+
+
+def _train(config: EvaluateConfig, rows: Store, job: Job, eps: float, restart: int) -> PyTree:
+    """Train, say what came of it, and note what it cost."""
+    subject = job.subject
     title = f"{subject.name} {job.attack} {budget_of(job, eps)}"
     images, started = _images(config, job), time.monotonic()
     key = jax.random.fold_in(jax.random.key(config.seed), stable_id(job.config.name))
@@ -89,7 +110,7 @@ def ready(
     train = _train_uap if job.config.name == "uap" else _train_gap
     with tqdm(desc=title, bar_format="{desc}, training{postfix} [{elapsed}]", leave=False) as bar:
         bar.set_postfix_str("compiling")
-        make_attack, made, share = train(job, images, eps, key, bar.set_postfix_str)
+        made, share = train(job, images, eps, key, bar.set_postfix_str)
     seconds = time.monotonic() - started
     kept = _kept(rows)
     kept[subject.name][job.attack]["made"][f"{eps!r}/{restart}"] = {
@@ -100,7 +121,48 @@ def ready(
         f"{title}: trained on {len(images)} training images in {seconds:.1f} s, "
         f"goal reached there: {share:.1%}"
     )
-    return make_attack, {"model": subject.variables, "made": made}
+    return made
+
+
+def _applies(job: Job) -> tuple[MakeAttack, PyTree]:
+    """Return what applies what a job has trained, and the shapes of that."""
+    ball, shape = job.spec.ball, job.subject.dataset.image_shape
+    if job.config.name == "uap":
+        return _applied(job.make_attack, ball), {
+            "perturbation": jax.ShapeDtypeStruct(shape, jnp.float32)
+        }
+    generator = _generator(shape[-1], job.config.width or _WIDTH)
+    variables = jax.eval_shape(generator.init, jax.random.key(0), jnp.zeros((1, *shape)))
+    make_attack = _generated(job.make_attack, ball, generator, _settings(job)[0] == "universal")
+    return make_attack, {"seed": jax.ShapeDtypeStruct((), jnp.uint32), "generator": variables}
+
+
+def _packed(made: PyTree) -> bytes:
+    """Return an npz of the leaves, by their names."""
+    leaves = jax.tree_util.tree_leaves_with_path(made)
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **{_name(path): np.asarray(leaf) for path, leaf in leaves})
+    return file.getvalue()
+
+
+def _read(path: Path, like: PyTree) -> PyTree:
+    def leaf(at: Any, shape: jax.ShapeDtypeStruct) -> Array:
+        found = arrays[_name(at)]
+        if found.shape != shape.shape or not np.isfinite(found).all():
+            raise ValueError(f"{_name(at)} is no array of finite numbers of shape {shape.shape}")
+        return jnp.asarray(found, shape.dtype)
+
+    try:
+        with np.load(path) as arrays:
+            return jax.tree_util.tree_map_with_path(leaf, like)
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); remove it, and it is trained again"
+        ) from None
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _kept(rows: Store) -> dict[str, Any]:
@@ -129,10 +191,8 @@ def _settings(job: Job) -> tuple[str, int, float]:
     return version, config.epochs or _PASSES[version], step
 
 
-def _train_uap(
-    job: Job, images: Split, eps: float, key: Array, say: Say
-) -> tuple[MakeAttack, Any, float]:
-    """Train a universal perturbation; return what applies it, itself, and the share fooled."""
+def _train_uap(job: Job, images: Split, eps: float, key: Array, say: Say) -> tuple[PyTree, float]:
+    """Train a universal perturbation; return it, and the share fooled."""
     subject, ball = job.subject, job.spec.ball
     version, epochs, step = _settings(job)
     if version == "sign":
@@ -145,13 +205,11 @@ def _train_uap(
         max_passes=epochs, decide=_findings if subject.dataset.task == "multi" else None,
         progress=lambda done, rate: say(f"pass {done} of {epochs}, goal reached: {rate:.1%}"),
     )  # fmt: skip
-    return _applied(job.make_attack, ball), found.perturbation, found.rate
+    return {"perturbation": found.perturbation}, found.rate
 
 
-def _train_gap(
-    job: Job, images: Split, eps: float, key: Array, say: Say
-) -> tuple[MakeAttack, Any, float]:
-    """Train a generator; return what applies it, its variables, and the share of the goal.
+def _train_gap(job: Job, images: Split, eps: float, key: Array, say: Say) -> tuple[PyTree, float]:
+    """Train a generator; return its variables and seed, and the share of the goal.
 
     A fifth of the images chooses the epoch and is not trained on.
     """
@@ -175,9 +233,8 @@ def _train_gap(
             f"epoch {at['epoch']} of {epochs}, goal reached: {at['score'][0]:.1%}"
         ),
     )  # fmt: skip
-    make_attack = _generated(job.make_attack, ball, generator, version == "universal")
     made = {"seed": np.uint32(seed), "generator": found.variables[0]}
-    return make_attack, made, float(found.scores[0])
+    return made, float(found.scores[0])
 
 
 def _findings(logits: Array) -> Array:
@@ -214,7 +271,7 @@ def _applied(judge: MakeAttack, ball: Ball) -> MakeAttack:
 
     def make_attack(params: PyTree) -> Attack:
         objective = judge(params["model"]).spec.objective
-        return attacks.universal(objective, ball, perturbation=params["made"])
+        return attacks.universal(objective, ball, perturbation=params["made"]["perturbation"])
 
     return make_attack
 

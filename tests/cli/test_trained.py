@@ -1,6 +1,7 @@
 """`--attacks uap gap`: on linear models the best perturbation is known."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -217,6 +218,32 @@ def test_what_is_stored_is_not_trained_again(single, monkeypatch):
     fewer = data.Dataset("made", "single", 2, ("a", "b"), SHAPE, splits)
     with pytest.raises(ValueError, match="uap-sign that was trained with other images, data"):
         evaluated(out, [SINGLE._replace(dataset=fewer)], word)
+
+
+@pytest.mark.parametrize(
+    ("word", "names"),
+    [("uap:version=sign", {"perturbation"}),
+     ("gap:step_size=0.3,epochs=2", {"seed", "generator/params/bias"})],
+)  # fmt: skip
+def test_what_was_trained_is_a_file(tmp_path, monkeypatch, word, names):
+    options = {"epsilons": (0.1,)}
+    before = evaluated(tmp_path, [SINGLE], word, **options)[0]
+    (file,) = (tmp_path / "trained").glob("*.npz")
+    with np.load(file) as arrays:
+        assert set(arrays) == names
+        if names == {"perturbation"}:
+            assert 0 < np.abs(arrays["perturbation"]).max() <= 0.1 + 1e-6
+    # the rows are lost, the training is not
+    shutil.rmtree(tmp_path / "rows")
+    with monkeypatch.context() as patch:
+        patch.setattr(_trained, "_train", None)
+        after = evaluated(tmp_path, [SINGLE], word, **options)[0]
+    for name, rows in before.items():
+        np.testing.assert_array_equal(rows["loss"], after[name]["loss"])
+    shutil.rmtree(tmp_path / "rows")
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"cannot be read .* remove it, and it is trained again"):
+        evaluated(tmp_path, [SINGLE], word, **options)
 
 
 def test_a_perturbation_of_one_model_is_judged_by_another(tmp_path, capsys):
