@@ -52,7 +52,7 @@ class ModelConfig:
     stem: str = "cifar"
     """`cifar` (for images up to 64 pixels: no stride in the first layers) or `imagenet` (as
     published: stride and max-pool there; for vgg16_bn, three dense layers)."""
-    mean: float = 0.5
-    """Subtracted from the pixels inside the model."""
-    std: float = 0.25
-    """Divided by inside the model."""
+    mean: float | tuple[float, ...] = 0.5
+    """Subtracted from the pixels inside the model: one number, or one for each channel."""
+    std: float | tuple[float, ...] = 0.25
+    """Divided by inside the model: one number, or one for each channel."""

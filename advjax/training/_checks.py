@@ -77,6 +77,21 @@ def check_config(config: TrainConfig) -> None:
     _check_validation(config)
 
 
+def check_channels(config: TrainConfig, channels: int) -> None:
+    """Check that mean and std are one number, or one for each channel of the images.
+
+    Raises:
+      ValueError: they are not.
+    """
+    for name in ("mean", "std"):
+        given = np.size(getattr(config.model, name))
+        if given not in (1, channels):
+            raise ValueError(
+                f"model.{name}: gives {given} numbers, but the images have {channels} channel(s); "
+                "give one, or one for each"
+            )
+
+
 def _check_validation(config: TrainConfig) -> None:
     attack = config.val_attack
     if attack.name not in attacks.ATTACKS:

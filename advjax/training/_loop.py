@@ -18,6 +18,7 @@ from advjax.models import Model
 from advjax.training import _helper, _overfitting, _pretrained, _run, _validate
 from advjax.training._checks import (
     UNATTACKED,
+    check_channels,
     check_config,
     check_detection,
     check_ranking,
@@ -131,8 +132,9 @@ def check_data(config: TrainConfig, dataset: Dataset) -> None:
     """Check that there is enough to train on and to select by.
 
     Raises:
-      ValueError: see `check_splits`, `check_ranking` and `check_detection`.
+      ValueError: see `check_channels`, `check_splits`, `check_ranking` and `check_detection`.
     """
+    check_channels(config, dataset.image_shape[-1])
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     check_splits(config, dataset.task, sizes, dataset.num_classes)
     if dataset.task == "multi":

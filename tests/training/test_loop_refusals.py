@@ -9,7 +9,7 @@ import chex
 import numpy as np
 import pytest
 
-from advjax import checkpoint, data, training
+from advjax import checkpoint, data, models, training
 from advjax.checkpoint import Checkpoints
 from advjax.config import (
     AttackConfig,
@@ -169,3 +169,26 @@ def test_what_is_no_run_is_named(tmp_path):
 def test_unknown_fields_are_refused(values, match):
     with pytest.raises(ValueError, match=match):
         training.config_from_dict(values)
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_moments_of_other_channels_than_the_images_have(make, tmp_path, name):
+    # three numbers would make three channels of one
+    model = ModelConfig(name="small_cnn", width=4, **{name: (0.5, 0.4)})
+    with pytest.raises(ValueError, match=f"model.{name}: gives 2 numbers, but .* 3 channel"):
+        train(make("run", model=model))
+    assert not (tmp_path / "run").exists()
+
+
+def test_moments_of_each_channel_are_kept_and_restored(make, tmp_path):
+    moments = {"mean": (0.7, 0.6, 0.5), "std": (0.2, 0.3, 0.1)}
+    config = make("run", model=ModelConfig(name="small_cnn", width=4, **moments), epochs=1)
+    train(config)
+    assert train(config).resumed_from == 1
+    model, variables, found, _ = training.restore_model(tmp_path / "run")
+    assert (found.model.mean, found.model.std) == (moments["mean"], moments["std"])
+    x = np.random.default_rng(0).random((2, 12, 12, 3), np.float32)
+    plain = models.ZOO["small_cnn"](5, width=4, mean=0, std=1)
+    scaled = (x - np.float32(moments["mean"])) / np.float32(moments["std"])
+    expected = plain.apply(variables, scaled)
+    np.testing.assert_allclose(model.apply(variables, x), expected, atol=1e-5)
