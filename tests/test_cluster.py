@@ -41,15 +41,28 @@ def test_scripts_parse_and_ask_for_a_config(script, tmp_path):
 def test_slurm_starts_a_process_for_each_gpu_or_one_share(tmp_path):
     done = run("slurm.sh", ["a.py", "--restarts", "2"], tmp_path)
     assert re.fullmatch(r"srun .* advjax sweep a.py --restarts 2 --distributed\n", done.stdout)
-    array = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "8"}
+    array = {"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "7",
+             "SLURM_ARRAY_TASK_COUNT": "8"}  # fmt: skip
     done = run("slurm.sh", ["a.py"], tmp_path, **array)
-    assert done.stdout == "advjax sweep a.py --shard 2/8\n"
+    assert done.stdout == "advjax sweep a.py --shard 5/8\n"
+    # some tasks again
+    array |= {
+        "SLURM_ARRAY_TASK_MIN": "3",
+        "SLURM_ARRAY_TASK_MAX": "5",
+        "SLURM_ARRAY_TASK_COUNT": "2",
+    }
+    done = run("slurm.sh", ["a.py"], tmp_path, **array)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "SHARDS=8 sbatch" in done.stderr
+    assert run("slurm.sh", ["a.py"], tmp_path, **array, SHARDS="8").stdout.endswith("--shard 5/8\n")
 
 
 def test_every_worker_of_a_tpu_pod_sweeps(tmp_path):
     done = run("tpu_pod.sh", ["sweep", "a b.py"], tmp_path, TPU="name", ZONE="zone")
     assert done.stdout.startswith("gcloud compute tpus tpu-vm ssh name --zone=zone --worker=all")
     assert "advjax sweep a\\ b.py --distributed" in done.stdout
+    done = run("tpu_pod.sh", ["sweep", "a.py"], tmp_path, TPU="t", ZONE="z", ADVJAX_DATA_DIR="/d")
+    assert "cd advjax && ADVJAX_DATA_DIR=/d .venv/bin/advjax sweep a.py" in done.stdout
     done = run("tpu_pod.sh", ["look"], tmp_path, TPU="name", ZONE="zone")
     assert done.returncode == 2
     assert "usage" in done.stderr

@@ -1,5 +1,6 @@
 """What a sweep is given, checked before any compute, with the remedy in the message."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from advjax.attacks import check_pixels
 from advjax.engine._plan import ORDERS
 from advjax.mesh import AXIS
 from advjax.random import typed
-from advjax.types import PyTree
+from advjax.types import Objective, PyTree
 
 MakeAttack = Callable[[PyTree], Any]
 
@@ -109,6 +110,33 @@ def check_labels(output: PyTree, targets: PyTree) -> None:
             )
 
 
+def check_fit(objective: Objective, output: PyTree, targets: PyTree) -> None:
+    """Check that the loss and the criterion of an attack take outputs and targets of these shapes.
+
+    Args:
+      objective: of the attack; one of several models or draws looks at its own outputs.
+      output: shapes of what the model returns for one image.
+      targets: of all examples.
+
+    Raises:
+      ValueError: they do not.
+    """
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), targets)
+    for name in () if objective.composite else ("loss", "criterion"):
+        try:
+            jax.eval_shape(getattr(objective, name), output, one)
+        except (AssertionError, TypeError, ValueError, IndexError) as error:
+            said = " ".join(str(error).split())
+            label, outputs = (
+                ", ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(tree))
+                for tree in (one, output)
+            )
+            raise ValueError(
+                f"y: the {name} of the attack takes no label of shape {label} beside outputs of "
+                f"shape {outputs} ({said:.200}); labels of one class each are integers [N]"
+            ) from error
+
+
 def _as_uint8(images: np.ndarray) -> np.ndarray:
     """Return images as uint8 if they are k / 255 to the last bit, else unchanged."""
     if images.dtype != np.float32 or images.min() < 0 or images.max() > 1:
@@ -144,6 +172,8 @@ def check_epsilons(epsilons: Sequence[float] | np.ndarray) -> np.ndarray:
     except (TypeError, ValueError):
         raise ValueError(f"epsilons: expected numbers such as 8/255, got {epsilons!r}") from None
     good = budgets.ndim == 1 and budgets.size > 0 and np.isfinite(budgets).all()
+    if budgets.ndim == 0:
+        raise ValueError(f"epsilons: expected a list of budgets, got {epsilons!r} alone")
     # as they are attacked
     used = budgets.astype(jax.dtypes.canonicalize_dtype(np.float64))
     if not good or used[0] <= 0 or (np.diff(used) <= 0).any():
@@ -211,12 +241,29 @@ def check_settings(
         )
 
 
+def check_calls(resume: Any, diagnose: Any, **calls: Any) -> None:
+    """Check the folder of a sweep, and that what it is to call can be called.
+
+    Raises:
+      ValueError: one of them is something else.
+    """
+    for name, call in calls.items():
+        if call is not None and not callable(call):
+            raise ValueError(f"{name}: expected a function or None, got {call!r}")
+    if not isinstance(diagnose, bool | np.bool_):
+        raise ValueError(f"diagnose: expected True or False, got {diagnose!r}")
+    if resume is not None and not isinstance(resume, str | os.PathLike):
+        raise ValueError(f"resume: expected a folder or None, got {resume!r}")
+
+
 def check_resources(key: Any, mesh: Any, memory_limit: Any) -> None:
     """Check the key, the devices and the memory of a sweep.
 
     Raises:
       ValueError: one of them is something else.
     """
+    if key is None:
+        raise ValueError("key: expected one key, jax.random.key(0), got None")
     if jnp.ndim(typed(key)) != 0:
         raise ValueError(f"key: expected one key, jax.random.key(0), got {jnp.shape(key)}")
     if mesh is not None and (not isinstance(mesh, Mesh) or mesh.axis_names != (AXIS,)):

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from advjax import mesh as meshes
 from advjax.engine import _state
-from advjax.engine._inputs import Examples, check_labels
+from advjax.engine._inputs import Examples, check_fit, check_labels
 from advjax.engine._program import compiled
 from advjax.engine._reference import MakeAttack
 from advjax.engine._state import Finished, Phase, Settings, State
@@ -190,6 +190,8 @@ class Stage:
         target = jax.tree.map(lambda leaf: np.asarray(leaf[0]), targets)
         output = self._output(one)
         check_labels(output, targets)
+        if not self.settings.per_restart:
+            check_fit(self.attack.spec.objective, output, targets)
         state = _state.empty(self.settings, self.attack, output, one, target, len(self.epsilons))
         state = _state.per_lane(state, lambda leaf: leaf[None])
         stacked = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * self.num_lanes), state)
@@ -204,7 +206,13 @@ class Stage:
         key = (jax.tree.structure(self.params), shapes)
         if key not in known:
             apply, keys = self.attack.spec.objective.apply, jax.random.split(jax.random.key(0), 1)
-            batch = jax.eval_shape(apply, np.zeros((1, *image.shape), self.dtype), keys)
+            try:
+                batch = jax.eval_shape(apply, np.zeros((1, *image.shape), self.dtype), keys)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"x: the model takes no image of shape {list(image.shape)} "
+                    f"({' '.join(str(error).split()):.200}); images are [N, H, W, C]"
+                ) from error
             known[key] = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), batch)
         return known[key]
 

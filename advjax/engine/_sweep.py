@@ -15,6 +15,7 @@ from advjax.engine import _cascade, _processes, _state, _trust
 from advjax.engine._cascade import Images, Work
 from advjax.engine._inputs import (
     Examples,
+    check_calls,
     check_epsilons,
     check_examples,
     check_resources,
@@ -136,8 +137,8 @@ def sweep(
         epsilons=epsilons, key=key, restarts=restarts, slots=slots, order=order, mesh=mesh,
         ids=ids, warm_start=warm_start, quantise=quantise, memory_limit=memory_limit,
         return_x_adv=return_x_adv, diagnose=diagnose, resume=resume, progress=progress,
-        take=None if take is None else lambda _, *found: take(*found),
-        done=None if done is None else lambda _, *found: done(*found),
+        take=(lambda _, *found: take(*found)) if callable(take) else take,
+        done=(lambda _, *found: done(*found)) if callable(done) else done,
     )  # fmt: skip
     return run(make_attack, params, x, y, options)[0]
 
@@ -211,6 +212,10 @@ def run(
     for count in each:
         check_settings(options.order, count, options.slots, options.quantise, options.warm_start)
     check_resources(options.key, options.mesh, options.memory_limit)
+    check_calls(
+        options.resume, options.diagnose, take=options.take, done=options.done,
+        progress=options.progress,
+    )  # fmt: skip
     examples = check_examples(x, y, options.ids, attacks[0].spec.ball.bounds)
     total = len(examples.images)
     mine, mesh, alone = _processes.share(total, options.mesh)

@@ -43,7 +43,7 @@ SIGNS = {
     "randomised_output": Sign(
         0.0, 0.05, "clean images got another output from other random numbers, or at another "
         "place in the batch: switch dropout and batch statistics off, or attack the expectation "
-        "(attacks.with_eot)",
+        "(attacks.with_eot; where it is used already, of more draws)",
     ),
     "probabilities": Sign(
         0.5, 1.1, "outputs look like probabilities: a softmax before the loss makes gradients "
@@ -160,7 +160,9 @@ def counted(tables: Tables, *, first: bool, rounded: bool, rises: bool) -> Count
     if rises:
         counts["loss_not_rising"] = (int((lost & ~risen).sum()), int(lost.sum()))
     if first:
-        counts["randomised_output"] = (int(tables.unsteady.sum()), looked)
+        unsteady = int(tables.unsteady.sum())
+        # every second image of a batch is looked at twice
+        counts["randomised_output"] = (unsteady, max((looked + 1) // 2, unsteady))
         counts["probabilities"] = (int(tables.bounded.sum()), looked)
     if not rounded:
         counts["unverified_success"] = (lost_claims, claims)

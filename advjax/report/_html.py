@@ -99,7 +99,7 @@ def build(folder: str | Path) -> Path:
     statistics = _statistics.compute(results)
     if not any(found.series for found in statistics):
         raise ValueError(
-            f"{folder}: no attack is complete at any budget yet; let `advjax evaluate` finish"
+            f"{folder}: no attack is complete at any budget yet; let the evaluation or sweep finish"
         )
     write_atomic(results.folder / "curves.png", _figures.draw(statistics))
     page = render(results, statistics).encode()

@@ -150,7 +150,9 @@ def load(folder: str | Path) -> Results:
     extra = manifest.get("extra") or {}
     listed = store.read(["model", "data", "attack"])
     if listed["model"].size == 0:
-        raise ValueError(f"{folder}: no result row is stored yet; let `advjax evaluate` finish")
+        raise ValueError(
+            f"{folder}: no result row is stored yet; let the evaluation or sweep finish"
+        )
     notes: list[str] = []
     groups = [
         _group(store, data, _unique(listed["model"][listed["data"] == data]), extra, notes)

@@ -4,6 +4,7 @@
 #   sbatch scripts/cluster/slurm.sh CONFIG.py
 #   sbatch --array=0-7 --nodes=1 --ntasks-per-node=1 --gpus-per-node=1 scripts/cluster/slurm.sh CONFIG.py
 #
+# Of an array, some tasks again: SHARDS=8 sbatch --array=3,5 ... says of how many they are.
 # What follows CONFIG.py goes to `advjax sweep` too. A job that was killed goes on where it stopped:
 # submit it again.
 #SBATCH --job-name=advjax-sweep
@@ -21,8 +22,14 @@ advjax=${ADVJAX:-.venv/bin/advjax}
 
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
   # tasks of an array start and end when they like: each takes a share and knows of no other
-  number=$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN))
-  exec "$advjax" sweep "$@" --shard "$number/$SLURM_ARRAY_TASK_COUNT"
+  if [ -z "${SHARDS:-}" ]; then
+    SHARDS=$SLURM_ARRAY_TASK_COUNT
+    if [ "$SLURM_ARRAY_TASK_MIN" != 0 ] || [ "$SLURM_ARRAY_TASK_MAX" != $((SHARDS - 1)) ]; then
+      echo "$0: an array of a few shards does not say of how many: SHARDS=8 sbatch ..." >&2
+      exit 2
+    fi
+  fi
+  exec "$advjax" sweep "$@" --shard "$SLURM_ARRAY_TASK_ID/$SHARDS"
 fi
 
 # srun hands this on only if it is told

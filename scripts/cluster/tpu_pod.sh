@@ -6,7 +6,8 @@
 #   TPU=NAME ZONE=ZONE scripts/cluster/tpu_pod.sh sweep CONFIG.py
 #
 # What follows CONFIG.py goes to `advjax sweep` too. A sweep that was killed goes on where it
-# stopped: run it again.
+# stopped: run it again. Files that are not committed go there too; ADVJAX_DATA_DIR, where it is
+# set, is where the data lie on the workers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 : "${TPU:?name the slice: TPU=NAME}" "${ZONE:?name its zone: ZONE=ZONE}"
@@ -20,7 +21,7 @@ case "${1:-}" in
   install)
     archive=$(mktemp)
     trap 'rm -f "$archive"' EXIT
-    git archive --output="$archive" --format=tar.gz HEAD
+    git ls-files -z --cached --others --exclude-standard | tar czf "$archive" --null -T -
     gcloud compute tpus tpu-vm scp "$archive" "$TPU:advjax.tar.gz" --zone="$ZONE" --worker=all
     everywhere "mkdir -p advjax && tar xzf advjax.tar.gz -C advjax && cd advjax &&
       python3 -m venv .venv && .venv/bin/pip install -q '.[run]' 'jax[tpu]'"
@@ -29,7 +30,8 @@ case "${1:-}" in
     shift
     : "${1:?$usage}"
     # jax asks the slice for addresses and numbers; every worker has to take part
-    everywhere "cd advjax && .venv/bin/advjax sweep$(printf ' %q' "$@") --distributed"
+    data=${ADVJAX_DATA_DIR:+ADVJAX_DATA_DIR=$(printf '%q' "$ADVJAX_DATA_DIR") }
+    everywhere "cd advjax && $data.venv/bin/advjax sweep$(printf ' %q' "$@") --distributed"
     ;;
   *)
     echo "$usage" >&2

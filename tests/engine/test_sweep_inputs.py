@@ -105,6 +105,15 @@ def test_float64(x64):
         ({"key": jax.random.split(KEY)}, "key: expected one key"),
         ({"ids": np.zeros(N, int)}, "unique"),
         ({"ids": np.arange(N) / 2}, "integers"),
+        ({"epsilons": 0.1}, "epsilons: expected a list of budgets, got 0.1 alone"),
+        ({"key": None}, "key: expected one key"),
+        ({"y": Y[:, None]}, r"y: the loss of the attack takes no label of shape \[1\]"),
+        ({"y": np.eye(CLASSES, dtype=int)[Y]}, rf"takes no label of shape \[{CLASSES}\] beside"),
+        ({"x": X[:, :3]}, r"x: the model takes no image of shape \[3, 4, 3\]"),
+        ({"progress": 3}, "progress: expected a function"),
+        ({"take": "x"}, "take: expected a function"),
+        ({"diagnose": "maybe"}, "diagnose: expected True or False"),
+        ({"resume": 3}, "resume: expected a folder"),
     ],
 )
 def test_bad_input_is_refused_before_any_compute(options, word):
