@@ -68,8 +68,13 @@ class Work(NamedTuple):
 
     @property
     def freeze(self) -> bool:
-        """Whether a run ends with its first success."""
-        return self.order in ("search", "ascending")
+        """Whether a run ends with its first success.
+
+        Of a random model the first one is often a lucky draw, which does not survive its judgement:
+        there every step is spent, and the success of the highest loss is judged.
+        """
+        steady = self.attack.spec.objective.deterministic
+        return self.order in ("search", "ascending") and steady
 
     @property
     def parks(self) -> bool:

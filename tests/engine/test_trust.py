@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from advjax import attacks, engine, losses, threat
-from advjax.engine import SIGNS, _trust
+from advjax.engine import SIGNS, Verdict, _trust
 
 pytestmark = pytest.mark.unoptimised
 
@@ -131,6 +131,32 @@ def test_an_expectation_is_judged_as_one():
     assert broken.sum() > 0
     # without noise nearly all of them are broken too; a single lucky draw is no success
     assert (logits(W, result.x_adv).argmax(1) != Y[clear])[broken].mean() > 0.8
+
+
+def test_climbs_of_a_random_model_are_not_ended_by_lucky_draws():
+    """The first success of a draw seldom survives its judgement: every step counts."""
+
+    def masked(w, x, keys):
+        kept = jax.vmap(lambda k, v: jax.random.bernoulli(k, 0.7, v.shape))(keys, x)
+        return logits(w, jnp.where(kept, x, 0.5))
+
+    def make(w):
+        objective = attacks.from_logits(
+            lambda x, k: masked(w, x, k), loss=losses.cross_entropy, randomised=True
+        )
+        return attacks.pgd(attacks.with_eot(objective, 8), threat.linf(), num_steps=8)
+
+    epsilons = np.array([0.01, 0.02, 0.04, 0.08])
+    climbed, every = (
+        engine.sweep(make, W, X, Y, epsilons=epsilons, key=KEY, slots=6, order=order,
+                     diagnose=False)
+        for order in ("ascending", "exhaustive")
+    )  # fmt: skip
+    lost = every.tables[0].verdict == Verdict.REJECTED
+    assert lost.any()
+    known = climbed.tables[0].verdict != Verdict.UNKNOWN
+    np.testing.assert_array_equal(climbed.tables[0].verdict[known], every.tables[0].verdict[known])
+    assert (climbed.robust_accuracy <= every.robust_accuracy).all()
 
 
 def test_an_ensemble_is_broken_when_all_members_are():
