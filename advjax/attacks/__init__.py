@@ -39,6 +39,7 @@ from advjax.attacks._smia import smia, with_stabilisation
 from advjax.attacks._square import square
 from advjax.attacks._table import ATTACKS, by_name, misfit
 from advjax.attacks._trained import gap, perturbed, universal
+from advjax.attacks._view import with_view
 from advjax.attacks._wrappers import ensemble, with_ascent, with_eot, with_input_diversity
 from advjax.types import Attack, AttackResult, AttackSpec, AttackState, Cost, Eval, Objective
 
@@ -97,4 +98,5 @@ __all__ = [
     "with_eot",
     "with_input_diversity",
     "with_stabilisation",
+    "with_view",
 ]

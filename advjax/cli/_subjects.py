@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from advjax import attacks, criteria, data, losses, models, threat, training
@@ -13,7 +14,7 @@ from advjax.config import AttackConfig, DataConfig, EvaluateConfig, SweepConfig
 from advjax.data import Dataset, Split
 from advjax.engine import MakeAttack
 from advjax.tasks import get_task, goal
-from advjax.types import Attack, AttackSpec, PyTree
+from advjax.types import Attack, AttackSpec, Objective, PyTree
 
 # the cascade is no attack of the table: it runs many
 AUTOATTACK = "autoattack"
@@ -228,12 +229,15 @@ def attack_factory(
         loss = losses.cw_margin
     criterion = _chosen("criterion", config.criterion, about.criterion, about.criteria)
     aim: dict[str, Any] = {"loss": loss, "criterion": criterion}
+    inner, wanted = aim, None
     if config.goal is not None:
         if config.criterion is not None:
             raise ValueError("goal: says what counts as reached; leave criterion out")
         if name in ("fab", "deepfool"):
             raise ValueError(f"goal: {name} leads away from a label only; use ddn, fmn or cw_l2")
         wanted = goal(about, config.goal, names)
+        # margins, pixels and boxes of an attack are those of what it wants
+        inner = {"loss": loss, "targeted": True}
         aim = {
             "loss": lambda output, target: loss(output, wanted(target)),
             "criterion": lambda output, target: criteria.targeted_default(output, wanted(target)),
@@ -243,14 +247,19 @@ def attack_factory(
     low = None if gradient_dtype == "float32" else models.in_precision(apply, gradient_dtype)
 
     def make_attack(variables: PyTree) -> Attack:
-        objective = attacks.from_logits(
-            lambda x: apply(variables, x),
-            **aim,
-            gradient_fn=None if low is None else lambda x: low(variables, x),
+        def objective_of(aim: dict[str, Any]) -> Objective:
+            return attacks.from_logits(
+                lambda x: apply(variables, x),
+                **aim,
+                gradient_fn=None if low is None else lambda x: low(variables, x),
+            )
+
+        attack = attacks.by_name(
+            name, objective_of(inner), ball, num_steps=config.num_steps, step_size=config.step_size
         )
-        return attacks.by_name(
-            name, objective, ball, num_steps=config.num_steps, step_size=config.step_size
-        )
+        if wanted is None:
+            return attack
+        return attacks.with_view(attack, jax.vmap(wanted), objective_of(aim))
 
     return make_attack
 

@@ -315,7 +315,9 @@ def _maker(model: _Model, name: str) -> MakeAttack:
             loss = LOSSES.get(name, losses.cross_entropy)
             inner = _objective(model, params, loss, criteria.misclassified)
             outer = _objective(model, params, lambda o, target: loss(o, target[0]), _leaves_first)
-            attack = _about_labels(_build(model, name, inner, ball), outer)
+            attack = attacks.with_view(
+                _build(model, name, inner, ball), lambda target: target[0], outer
+            )
         return attack._replace(spec=attack.spec._replace(name=name))
 
     return make_attack
@@ -343,21 +345,6 @@ def _build(model: _Model, name: str, objective: Objective, ball: Ball) -> Attack
         random = name == "fab"
         return attacks.fab(objective, ball, num_steps=model.num_steps, random_start=random)
     return attacks.square(objective, ball, num_steps=model.num_queries)
-
-
-def _about_labels(attack: Attack, objective: Objective) -> Attack:
-    """Return an attack on labels for targets `(y, t)`, of which it sees the label only."""
-
-    def init(keys: Array, x0: Array, target: Any, eps: Array, x_start: Array | None = None) -> Any:
-        return attack.init(keys, x0, target[0], eps, x_start)
-
-    def step(state: Any, x0: Array, target: Any, eps: Array, freeze: bool = False) -> Any:
-        return attack.step(state, x0, target[0], eps, freeze)
-
-    def finalize(state: Any, x0: Array, target: Any, eps: Array, freeze: bool = False) -> Any:
-        return attack.finalize(state, x0, target[0], eps, freeze)
-
-    return Attack(init, step, finalize, attack.spec._replace(objective=objective))
 
 
 def _result(
