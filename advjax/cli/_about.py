@@ -59,7 +59,8 @@ def _idle(jobs: Sequence[Job]) -> list[tuple[str, str, int, int]]:
         if wanted is not None:
             aim = goal(get_task(dataset.task), wanted, dataset.class_names)
             aimless = _empty(dataset.task, np.asarray(jax.vmap(aim)(targets))) & ~empty
-            about[job.attack, "have nothing that the goal could change"] = aimless
+            whose = f"{job.attack} on {dataset.name}"
+            about[whose, "have nothing that the goal could change"] = aimless
         for name, hit in about.items():
             if hit.any():
                 found[name] = int(hit.sum()), len(hit)

@@ -93,7 +93,11 @@ def ready(
     if job.config.name not in TRAINED:
         return job.make_attack, subject.variables
     make_attack, like = _applies(job)
-    file = store.file_name(f"{subject.name}/{job.attack}/{eps!r}/{restart}")
+    settings = _kept(rows)[subject.name][job.attack]["settings"]
+    weights = store.fingerprint([np.asarray(v) for v in jax.tree.leaves(subject.variables)])
+    file = store.file_name(
+        f"{subject.name}/{job.attack}/{eps!r}/{restart}/{config.seed}/{weights}/{settings}"
+    )
     path = rows.folder / FOLDER / f"{file}.npz"
     if not path.is_file():
         store.write_atomic(path, _packed(_train(config, rows, job, eps, restart)))

@@ -31,7 +31,7 @@ from advjax.models._rows import dense, global_mean
 from advjax.models._segnet import segnet
 from advjax.models._small_cnn import small_cnn
 from advjax.models._taps import layer_shapes, with_tap
-from advjax.models._torch_weights import load_torch, torch_sizes
+from advjax.models._torch_weights import load_torch, torch_sizes, torch_stem
 from advjax.models._transpose import conv_transpose
 from advjax.models._unet import unet
 from advjax.models._vgg import vgg16_bn
@@ -71,6 +71,7 @@ __all__ = [
     "segnet",
     "small_cnn",
     "torch_sizes",
+    "torch_stem",
     "unet",
     "use_lax_ops",
     "vgg16_bn",

@@ -1,5 +1,6 @@
 """Bring a PyTorch checkpoint: its weights under the names of ours."""
 
+import inspect
 import os
 import re
 from collections.abc import Mapping
@@ -112,6 +113,24 @@ def torch_sizes(name: str, weights: Any) -> tuple[int, int]:
       ValueError: as `load_torch`, but only the first and the last layer are looked at.
     """
     return _sizes(*_recognise(name, read_weights(weights)))
+
+
+def torch_stem(name: str, weights: Any) -> str | None:
+    """Return the stem of the network that `load_torch` makes of weights; None: it has no choice.
+
+    Args:
+      name: as of `load_torch`.
+      weights: as of `load_torch`.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: as `load_torch`.
+    """
+    layout, found = _recognise(name, read_weights(weights))
+    choice = inspect.signature(ZOO[name]).parameters.get("stem")
+    if choice is None:
+        return None
+    return str(layout.options(layout.convert(found)).get("stem", choice.default))
 
 
 def read_weights(source: Any) -> Weights:

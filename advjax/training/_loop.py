@@ -129,7 +129,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
 
 
 def check_data(config: TrainConfig, dataset: Dataset) -> None:
-    """Check that there is enough to train on and to select by.
+    """Check that there is enough to train on and to select by; say what the data want to be said.
 
     Raises:
       ValueError: see `check_channels`, `check_splits`, `check_ranking` and `check_detection`.
@@ -141,6 +141,8 @@ def check_data(config: TrainConfig, dataset: Dataset) -> None:
         check_ranking(np.asarray(dataset.splits["val"].targets))
     if dataset.task == "detection":
         check_detection(config, np.asarray(dataset.splits["val"].targets))
+    for note in dataset.notes:
+        print(f"{dataset.name}: {note}")
 
 
 def folder_of(config: TrainConfig) -> Path:

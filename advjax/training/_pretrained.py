@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from advjax import models
 from advjax.config import TrainConfig
@@ -19,8 +20,8 @@ _SHOWN = 3
 def load(config: TrainConfig, dataset: Dataset, model: Model) -> PyTree | None:
     """Return the first variables of a run, or None where they are drawn.
 
-    All of them are those of `config.pretrained`, but for a last layer of other outputs, which is
-    drawn from the seed and named on a line of its own.
+    All of them are those of `config.pretrained`, but for a last layer of another number of outputs,
+    which is drawn from the seed and named on a line of its own.
 
     Raises:
       FileNotFoundError: `config.pretrained` is neither a run with a checkpoint nor a file.
@@ -28,15 +29,22 @@ def load(config: TrainConfig, dataset: Dataset, model: Model) -> PyTree | None:
     """
     if config.pretrained is None:
         return None
-    given, about, outputs = _read(config)
+    given, about, outputs, fields = _read(config)
     image = jnp.zeros((1, *dataset.image_shape), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)
     fits = (outputs, int(dataset.num_classes))
+    # equal shapes do not make an equal function
+    other = [
+        f"model.{name} is {value} there and {getattr(config.model, name)} here"
+        for name, value in fields.items()
+        if np.any(np.asarray(value) != np.asarray(getattr(config.model, name)))
+    ]
     drawn, wrong = _compare(shapes, given, fits)
-    if wrong:
+    if other or wrong:
         raise ValueError(
             f"pretrained: {config.pretrained} ({about}) has another network than this config "
-            f"({'; '.join(wrong)}); give model and data the name, width, stem and channels of it"
+            f"({'; '.join(other + wrong)}); give model and data the name, width, stem, mean, std "
+            "and channels of it"
         )
     if not drawn:
         return given
@@ -45,13 +53,17 @@ def load(config: TrainConfig, dataset: Dataset, model: Model) -> PyTree | None:
     return _merged(fresh, given)
 
 
-def _read(config: TrainConfig) -> tuple[PyTree, str, int]:
-    """Return variables, what they are of, and how many outputs they have."""
+def _read(config: TrainConfig) -> tuple[PyTree, str, int, dict[str, Any]]:
+    """Return variables, what they are of, their outputs, and fields of the model that must agree.
+
+    A file of PyTorch does not say how pixels were normalised.
+    """
     source, name = Path(str(config.pretrained)), config.model.name
     if source.is_dir():
         _, variables, theirs, info = restore_model(source)
         about = f"{theirs.model.name}, width {theirs.model.width}, stem {theirs.model.stem}"
-        return variables, about, int(info["num_classes"])
+        fields = {name: getattr(theirs.model, name) for name in ("name", "stem", "mean", "std")}
+        return variables, about, int(info["num_classes"]), fields
     if not source.exists():
         raise FileNotFoundError(
             f"pretrained: {source} is not there; name the folder of a run of `advjax train`, or a "
@@ -59,7 +71,9 @@ def _read(config: TrainConfig) -> tuple[PyTree, str, int]:
         )
     outputs, channels = models.torch_sizes(name, source)
     _, variables = models.load_torch(name, source)
-    return variables, f"{name} of PyTorch, {channels} channels", outputs
+    stem = models.torch_stem(name, source)
+    fields = {} if stem is None else {"stem": stem}
+    return variables, f"{name} of PyTorch, {channels} channels", outputs, fields
 
 
 def _compare(shapes: PyTree, given: PyTree, fits: tuple[int, int]) -> tuple[list[str], list[str]]:

@@ -21,7 +21,10 @@ case "${1:-}" in
   install)
     archive=$(mktemp)
     trap 'rm -f "$archive"' EXIT
-    git ls-files -z --cached --others --exclude-standard | tar czf "$archive" --null -T -
+    # what was removed is listed until that is committed
+    git ls-files -z --cached --others --exclude-standard |
+      while IFS= read -r -d '' file; do if [ -e "$file" ]; then printf '%s\0' "$file"; fi; done |
+      tar czf "$archive" --null -T -
     gcloud compute tpus tpu-vm scp "$archive" "$TPU:advjax.tar.gz" --zone="$ZONE" --worker=all
     everywhere "mkdir -p advjax && tar xzf advjax.tar.gz -C advjax && cd advjax &&
       python3 -m venv .venv && .venv/bin/pip install -q '.[run]' 'jax[tpu]'"

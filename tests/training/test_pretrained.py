@@ -84,6 +84,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
         train(make("run", pretrained=str(tmp_path / "nowhere")))
     with pytest.raises(FileNotFoundError, match="is no training run"):
         train(make("run", pretrained=str(tmp_path)))
+    # equal shapes, another function
+    for field, value in (("mean", 0.4), ("std", (0.2, 0.25, 0.25)), ("stem", "imagenet")):
+        model = dataclasses.replace(start.model, **{field: value})
+        with pytest.raises(ValueError, match=f"model.{field} is .* there and .* here"):
+            train(make("run", pretrained=start.out, model=model))
     tiny, other = tiny_model(CLASSES), models.ZOO["small_cnn"](CLASSES, width=8)
     monkeypatch.setattr(
         models, "build", lambda config, num_classes: tiny if config.width == 4 else other
@@ -110,5 +115,15 @@ def test_weights_of_pytorch(make, tmp_path):
              if not hit]  # fmt: skip
     assert len(other) == 2, other
     chex.assert_trees_all_equal(job.pretrained["batch_stats"], given["batch_stats"])
+    assert models.torch_stem("wrn28_10", file) is None
     with pytest.raises(ValueError, match=r"wrn28_10 of PyTorch, 3 channels\) has another network"):
         _loop.prepare(config, data.load(config.data), models.ZOO["wrn28_10"](CLASSES, width=16))
+
+
+def test_an_inception_of_pytorch_has_its_published_stem(make, tmp_path):
+    state = state_of("inception_v3", {"width": 4, "stem": "imagenet"}, classes=CLASSES)[0]
+    file = write(tmp_path / "net.safetensors", state)
+    assert models.torch_stem("inception_v3", file) == "imagenet"
+    config = make("run", model=ModelConfig(name="inception_v3", width=4), pretrained=str(file))
+    with pytest.raises(ValueError, match=r"model.stem is imagenet there and cifar here"):
+        _loop.prepare(config, data.load(config.data))
