@@ -75,8 +75,9 @@ def goal(task: Task, text: str, names: Sequence[str]) -> Callable[[Target], Targ
 
     Args:
       task: of the data.
-      text: `"class-NAME"` (one label); `"hide-NAME"` or `"fabricate-NAME"` (a finding; an image
-        that cannot lose or gain it has nothing to reach); `"erase"` (a mask of background).
+      text: `"class-NAME"` (one label; an image of it has reached it from the start); `"hide-NAME"`
+        or `"fabricate-NAME"` (a finding; an image that cannot lose or gain it has nothing to
+        reach); `"erase"` (a mask of background).
       names: of the classes or findings.
 
     Raises:
