@@ -103,6 +103,7 @@ class Objective(NamedTuple):
       composite: `judge` looks at several draws or members, where `apply` is one draw or their
         mean: verdicts are those of `judge`.
       targeted: the target is the wanted one.
+      randomised: the model draws random numbers, so that verdicts depend on keys.
     """
 
     init: Callable[[Array, Target, Array], PyTree]
@@ -120,6 +121,7 @@ class Objective(NamedTuple):
     approximate: bool = False
     composite: bool = False
     targeted: bool = False
+    randomised: bool = False
 
 
 class AttackSpec(NamedTuple):

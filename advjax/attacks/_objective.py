@@ -117,6 +117,7 @@ def _plain(
         plain=True,
         approximate=ascent_apply is not apply,
         targeted=targeted,
+        randomised=not deterministic,
     )
 
 

@@ -228,4 +228,5 @@ def ensemble(objectives: Sequence[Objective], weights: Sequence[float] | None = 
         approximate=any(m.approximate for m in members),
         composite=True,
         targeted=members[0].targeted,
+        randomised=any(m.randomised for m in members),
     )

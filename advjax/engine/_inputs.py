@@ -125,7 +125,7 @@ def check_fit(objective: Objective, output: PyTree, targets: PyTree) -> None:
     for name in () if objective.composite else ("loss", "criterion"):
         try:
             jax.eval_shape(getattr(objective, name), output, one)
-        except (AssertionError, TypeError, ValueError, IndexError) as error:
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
             said = " ".join(str(error).split())
             label, outputs = (
                 ", ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(tree))

@@ -73,8 +73,7 @@ class Work(NamedTuple):
         Of a random model the first one is often a lucky draw, which does not survive its judgement:
         there every step is spent, and the success of the highest loss is judged.
         """
-        steady = self.attack.spec.objective.deterministic
-        return self.order in ("search", "ascending") and steady
+        return self.order in ("search", "ascending") and not self.attack.spec.objective.randomised
 
     @property
     def parks(self) -> bool:

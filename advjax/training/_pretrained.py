@@ -1,5 +1,6 @@
 """Weights that training starts from: those of another run, or of a PyTorch checkpoint."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def load(config: TrainConfig, dataset: Dataset, model: Model) -> PyTree | None:
     other = [
         f"model.{name} is {value} there and {getattr(config.model, name)} here"
         for name, value in fields.items()
-        if np.any(np.asarray(value) != np.asarray(getattr(config.model, name)))
+        if _as_tuple(value) != _as_tuple(getattr(config.model, name))
     ]
     drawn, wrong = _compare(shapes, given, fits)
     if other or wrong:
@@ -53,6 +54,12 @@ def load(config: TrainConfig, dataset: Dataset, model: Model) -> PyTree | None:
     return _merged(fresh, given)
 
 
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    """Return the moments of each channel without repetition: one number for all is that number."""
+    values = tuple(np.atleast_1d(value).tolist())
+    return values[:1] if len(set(values)) == 1 else values
+
+
 def _read(config: TrainConfig) -> tuple[PyTree, str, int, dict[str, Any]]:
     """Return variables, what they are of, their outputs, and fields of the model that must agree.
 
@@ -62,7 +69,9 @@ def _read(config: TrainConfig) -> tuple[PyTree, str, int, dict[str, Any]]:
     if source.is_dir():
         _, variables, theirs, info = restore_model(source)
         about = f"{theirs.model.name}, width {theirs.model.width}, stem {theirs.model.stem}"
-        fields = {name: getattr(theirs.model, name) for name in ("name", "stem", "mean", "std")}
+        choices = inspect.signature(models.ZOO[theirs.model.name]).parameters
+        names = [name for name in ("stem", "mean", "std") if name in choices]
+        fields = {name: getattr(theirs.model, name) for name in ("name", *names)}
         return variables, about, int(info["num_classes"]), fields
     if not source.exists():
         raise FileNotFoundError(

@@ -145,3 +145,21 @@ def test_bad_arguments(bad):
     fn, _, _, _ = testing.linear_problem()
     with pytest.raises(ValueError, match=r"must|weights|needed"):
         bad(attacks.from_logits(fn, loss=losses.cross_entropy))
+
+
+def test_who_says_that_verdicts_depend_on_keys():
+    # random steps are one thing, random verdicts another: a sweep ends runs at their first success
+    plain = attacks.from_logits(lambda x: x, loss=losses.cross_entropy)
+    random = attacks.from_logits(lambda x, k: x, loss=losses.cross_entropy, randomised=True)
+    ball = threat.linf()
+    for attack in (
+        attacks.difgsm(plain, ball),
+        attacks.spsa(plain, ball),
+        attacks.nes(plain, ball),
+    ):
+        assert not attack.spec.objective.randomised
+    for objective in (
+        random, attacks.with_eot(random, 2), attacks.ensemble([plain, random]),
+        attacks.with_input_diversity(random), random.with_loss(losses.cw_margin),
+    ):  # fmt: skip
+        assert objective.randomised
