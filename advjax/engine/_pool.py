@@ -68,11 +68,7 @@ class Work(NamedTuple):
 
     @property
     def freeze(self) -> bool:
-        """Whether a run ends with its first success.
-
-        Of a random model the first one is often a lucky draw, which does not survive its judgement:
-        there every step is spent, and the success of the highest loss is judged.
-        """
+        """Whether a run ends with its first success; of a random model that is often a lucky draw."""
         return self.order in ("search", "ascending") and not self.attack.spec.objective.randomised
 
     @property

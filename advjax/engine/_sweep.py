@@ -212,10 +212,8 @@ def run(
     for count in each:
         check_settings(options.order, count, options.slots, options.quantise, options.warm_start)
     check_resources(options.key, options.mesh, options.memory_limit)
-    check_calls(
-        options.resume, options.diagnose, take=options.take, done=options.done,
-        progress=options.progress,
-    )  # fmt: skip
+    calls = {name: getattr(options, name) for name in ("take", "done", "progress")}
+    check_calls(options.resume, options.diagnose, **calls)
     examples = check_examples(x, y, options.ids, attacks[0].spec.ball.bounds)
     total = len(examples.images)
     mine, mesh, alone = _processes.share(total, options.mesh)
