@@ -68,7 +68,7 @@ class Work(NamedTuple):
 
     @property
     def freeze(self) -> bool:
-        """Whether a run ends with its first success; of a random model that is often a lucky draw."""
+        """Whether a run ends with its first success (of a random model, often a lucky draw)."""
         return self.order in ("search", "ascending") and not self.attack.spec.objective.randomised
 
     @property
