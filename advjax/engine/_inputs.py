@@ -121,7 +121,11 @@ def check_fit(objective: Objective, output: PyTree, targets: PyTree) -> None:
     Raises:
       ValueError: they do not.
     """
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), targets)
+
+    def shape(leaf: np.ndarray) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape[1:], jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+    one = jax.tree.map(shape, targets)
     for name in () if objective.composite else ("loss", "criterion"):
         try:
             jax.eval_shape(getattr(objective, name), output, one)
