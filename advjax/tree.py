@@ -31,3 +31,8 @@ def vary_like(tree: PyTree, x: jax.Array) -> PyTree:
     """
     flag = x.reshape(x.shape[0], -1)[:, 0] != x.reshape(x.shape[0], -1)[:, 0]
     return where(flag, tree, tree)
+
+
+def name_of(path: Any) -> str:
+    """Return the name of a leaf, `params/head/bias`, of the path that JAX gives it."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -19,6 +19,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 _FLAGS = f"{known_flags(STEADY)} {os.environ.get('XLA_FLAGS', '')}".strip()
 os.environ["XLA_FLAGS"] = f"{known_flags(QUICK)} {_FLAGS}"
 
+# after the flags, which JAX reads once
 import jax  # noqa: E402
 import pytest  # noqa: E402
 

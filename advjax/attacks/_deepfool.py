@@ -76,7 +76,7 @@ def deepfool(
         )
     if not objective.plain:
         raise ValueError("deepfool: linearises the model itself; give it an unwrapped objective")
-    if objective.criterion in (criteria.targeted_default, criteria.reached):
+    if objective.targeted or objective.criterion is criteria.reached:
         raise ValueError("deepfool: is untargeted; use ddn, fmn or cw_l2 towards a target")
     objective = objective.with_loss(margin)
 

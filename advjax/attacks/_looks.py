@@ -118,7 +118,7 @@ def way_to_boundary(
 
 
 def _several(objective: Objective) -> bool:
-    towards = objective.criterion in (criteria.targeted_default, criteria.reached)
+    towards = objective.targeted or objective.criterion is criteria.reached
     return objective.plain and not towards
 
 

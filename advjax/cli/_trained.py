@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from advjax import attacks, models, store, threat, training
+from advjax import attacks, models, store, threat, training, tree
 from advjax.cli._subjects import TRAINED, Job, budget_of
 from advjax.config import EvaluateConfig
 from advjax.data import Split
@@ -144,16 +144,18 @@ def _applies(job: Job) -> tuple[MakeAttack, PyTree]:
 def _packed(made: PyTree) -> bytes:
     """Return an npz of the leaves, by their names."""
     leaves = jax.tree_util.tree_leaves_with_path(made)
+    arrays = {tree.name_of(path): np.asarray(leaf) for path, leaf in leaves}
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **{_name(path): np.asarray(leaf) for path, leaf in leaves})
+    np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()
 
 
 def _read(path: Path, like: PyTree) -> PyTree:
     def leaf(at: Any, shape: jax.ShapeDtypeStruct) -> Array:
-        found = arrays[_name(at)]
+        name = tree.name_of(at)
+        found = arrays[name]
         if found.shape != shape.shape or not np.isfinite(found).all():
-            raise ValueError(f"{_name(at)} is no array of finite numbers of shape {shape.shape}")
+            raise ValueError(f"{name} is no array of finite numbers of shape {shape.shape}")
         return jnp.asarray(found, shape.dtype)
 
     try:
@@ -163,10 +165,6 @@ def _read(path: Path, like: PyTree) -> PyTree:
         raise ValueError(
             f"{path} cannot be read ({error}); remove it, and it is trained again"
         ) from None
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _kept(rows: Store) -> dict[str, Any]:

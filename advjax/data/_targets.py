@@ -47,7 +47,7 @@ def choose(where: str, raws: dict[str, Raw], wanted: str | None) -> tuple[str, d
     if task == "segmentation":
         _need(where, raws, "masks", task)
         return task, {
-            k: replace(r, targets=r.masks.astype(np.int32), masks=None)  # type: ignore[union-attr]
+            k: replace(r, targets=r.masks.astype(np.int32), masks=None)  # type: ignore[union-attr]  # _need
             for k, r in raws.items()
         }
     if task == "detection":

@@ -150,7 +150,7 @@ def autoattack(
     """
     counts = {"num_targets": num_targets, "num_steps": num_steps, "num_queries": num_queries}
     _check_options(norm, version, counts, eps, epsilons)
-    budgets = check_epsilons([eps] if eps is not None else epsilons)  # type: ignore[arg-type]
+    budgets = check_epsilons([eps] if eps is not None else epsilons)  # type: ignore[arg-type]  # one is given
     labels = one_label_each(y)
     check_settings("search", 1, slots, quantise, warm_start=False)
     check_resources(key, mesh, memory_limit)

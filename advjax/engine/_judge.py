@@ -295,7 +295,7 @@ def deployed(ball: Ball, x: Array, x0: Array, eps: Array, bits: int | None) -> t
     """
     x = jax.vmap(ball.project)(x, x0, eps)
     room = _room(ball, x0, eps)
-    distance: Callable[[Array], Array] = lambda z: jax.vmap(ball.distance)(z, x0)  # noqa: E731
+    distance: Callable[[Array], Array] = lambda z: jax.vmap(ball.distance)(z, x0)
     if bits is not None:
         levels = jnp.asarray(2**bits - 1, x.dtype)
         nearest = jnp.round(x * levels) / levels

@@ -307,7 +307,7 @@ def _write_rows(
     """Put examples into the rows `at` `[L, K]` of the queues; a row beyond the queue is dropped."""
 
     def put(column: Any, value: Any) -> Any:
-        one = lambda c, i, v: c.at[i].set(v.astype(c.dtype), mode="drop")  # noqa: E731
+        one = lambda c, i, v: c.at[i].set(v.astype(c.dtype), mode="drop")
         queues = column.reshape(len(at), -1, *column.shape[1:])
         return jax.vmap(one)(queues, at, value).reshape(column.shape)
 

@@ -31,7 +31,7 @@ from advjax.models._rows import dense, global_mean
 from advjax.models._segnet import segnet
 from advjax.models._small_cnn import small_cnn
 from advjax.models._taps import layer_shapes, with_tap
-from advjax.models._torch_weights import load_torch, torch_sizes, torch_stem
+from advjax.models._torch_weights import load_torch, read_weights, torch_sizes, torch_stem
 from advjax.models._transpose import conv_transpose
 from advjax.models._unet import unet
 from advjax.models._vgg import vgg16_bn
@@ -65,6 +65,7 @@ __all__ = [
     "mobilenet_v2",
     "output_of",
     "random_variables",
+    "read_weights",
     "resnet18",
     "resnet34",
     "resnet50",

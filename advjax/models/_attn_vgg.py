@@ -151,4 +151,5 @@ def attention_maps(model: _base.Model, variables: _base.Variables, x: Array) -> 
     if model.name != "attn_vgg":
         raise ValueError(f"attention_maps: {model.name} has none; make the model by attn_vgg")
     _, maps = model.apply(variables, x, maps=True)
-    return tuple(resize(m[..., None], x.shape[1:3])[..., 0] for m in maps)  # type: ignore[return-value]
+    third, fourth = (resize(m[..., None], x.shape[1:3])[..., 0] for m in maps)
+    return third, fourth

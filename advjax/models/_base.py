@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import random
+from advjax import random, tree
 
 Array = jax.Array
 Variables = dict[str, Any]
@@ -55,7 +55,7 @@ def check_images(x: Array, name: str) -> None:
 
 
 def _leaf_name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/").split("/")[-1]
+    return tree.name_of(path).split("/")[-1]
 
 
 def is_kernel(path: Any) -> bool:
@@ -86,7 +86,7 @@ def draw_kernels(key: Array, variables: Variables) -> Variables:
     keys, counts = [], []
     for path, leaf in leaves:
         if is_kernel(path):
-            name = zlib.crc32(jax.tree_util.keystr(path, simple=True, separator="/").encode())
+            name = zlib.crc32(tree.name_of(path).encode())
             chunks = -(-leaf.size // _CHUNK)
             keys.append((np.full(chunks, name & 0x7FFFFFFF), np.arange(chunks)))
             counts.append(chunks)

@@ -256,7 +256,7 @@ def moments(mean: Any, std: Any) -> tuple[Any, Any]:
     """
     if not np.all(np.asarray(std) > 0):
         raise ValueError(f"std must be positive, got {std}")
-    return tuple(  # type: ignore[return-value]
+    return tuple(  # type: ignore[return-value]  # of two
         float(np.asarray(v)) if np.ndim(v) == 0 else tuple(map(float, v)) for v in (mean, std)
     )
 

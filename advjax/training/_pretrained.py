@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import models
+from advjax import models, tree
 from advjax.config import TrainConfig
 from advjax.data import Dataset
 from advjax.models import Model
@@ -78,9 +78,10 @@ def _read(config: TrainConfig) -> tuple[PyTree, str, int, dict[str, Any]]:
             f"pretrained: {source} is not there; name the folder of a run of `advjax train`, or a "
             "file of PyTorch weights"
         )
-    outputs, channels = models.torch_sizes(name, source)
-    _, variables = models.load_torch(name, source)
-    stem = models.torch_stem(name, source)
+    weights = models.read_weights(source)
+    outputs, channels = models.torch_sizes(name, weights)
+    _, variables = models.load_torch(name, weights)
+    stem = models.torch_stem(name, weights)
     fields = {} if stem is None else {"stem": stem}
     return variables, f"{name} of PyTorch, {channels} channels", outputs, fields
 
@@ -108,15 +109,12 @@ def _merged(fresh: PyTree, given: PyTree) -> PyTree:
     theirs = _by_name(given)
 
     def choose(path: Any, leaf: jax.Array) -> jax.Array:
-        other = theirs[_name(path)]
+        other = theirs[tree.name_of(path)]
         return other if other.shape == leaf.shape else leaf
 
     return jax.tree_util.tree_map_with_path(choose, fresh)
 
 
-def _by_name(tree: PyTree) -> dict[str, Any]:
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+def _by_name(variables: PyTree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return {tree.name_of(path): leaf for path, leaf in leaves}

@@ -80,7 +80,7 @@ def make_train_step(
         raise ValueError("augment and augment_pair: give one of them")
     pair = augment_pair
     if augment is not None:
-        pair = lambda keys, images, target: (augment(keys, images), target)  # noqa: E731
+        pair = lambda keys, images, target: (augment(keys, images), target)
 
     parts = _Parts(model, method, optimizer, axis_name, pair, ema)
 

@@ -255,7 +255,7 @@ def test_closed_form_of_a_linear_model_of_two_classes(name):
     """Every pixel's margin falls by eps times the l1 norm of its weights, and no further."""
     w = jnp.asarray([[1.0, -0.5], [-2.0, 0.25]])
     x = jnp.asarray(RNG.uniform(0.3, 0.7, (3, 4, 4, 2)), jnp.float32)
-    fn = lambda x: (x - 0.5) @ w  # noqa: E731
+    fn = lambda x: (x - 0.5) @ w
     mask = jnp.argmax(fn(x), -1)
     eps = jnp.asarray([0.02, 0.05, 0.1])
 

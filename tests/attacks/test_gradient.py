@@ -100,7 +100,7 @@ def test_attacks_use_it_under_every_transform():
     x, y = jax.nn.sigmoid(X), jnp.arange(4) % 3
 
     def attack(x, y, w=W):
-        net = lambda x: conv(x, w, (2, 2), dimension_numbers=NHWC).mean((1, 2)) @ weights  # noqa: E731
+        net = lambda x: conv(x, w, (2, 2), dimension_numbers=NHWC).mean((1, 2)) @ weights
         objective = attacks.from_logits(net, loss=losses.cross_entropy)
         pgd = attacks.pgd(objective, threat.linf(), num_steps=5, step_size=0.25)
         keys = jax.random.split(jax.random.key(0), len(x))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from advjax import attacks, threat
+from advjax import attacks, losses, threat
 from advjax.attacks import _looks
 from advjax.attacks._hyperplane import step_to_hyperplane
 from tests.attacks.test_minimal import BALLS, build, distances, linear, optimum
@@ -75,6 +75,24 @@ def test_towards_one_of_several_classes(name, most):
     best = beyond_all(w, logits, wanted)
     np.testing.assert_array_less(result.distance, most * best)
     np.testing.assert_array_less(0.995 * best, result.distance)
+
+
+@pytest.mark.parametrize("name", ["ddn", "fmn", "cw_l2"])
+def test_a_target_with_a_criterion_of_its_own_is_a_target(name):
+    fn, x, _, logits = linear(8, (5, 7, 3), classes=5)
+    options = {"cw_l2": {"num_steps": 300, "num_constants": 5}}.get(name, {})
+
+    def reached(criterion):
+        objective = attacks.from_logits(
+            fn, loss=losses.cross_entropy, targeted=True, criterion=criterion
+        )
+        attack = attacks.ATTACKS[name](objective, BALLS["l2"], **options)
+        call = jax.jit(lambda y: attacks.run(attack, jax.random.key(0), x, y, jnp.inf).distance)
+        return call(logits.argmin(1))
+
+    own = reached(lambda output, label: jnp.argmax(output) == label)
+    assert jnp.isfinite(own).all()
+    np.testing.assert_array_equal(own, reached(None))
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ def test_multilabel_bce():
     rng = np.random.default_rng(0)
     weights = jnp.asarray(rng.normal(size=(12, 5)), jnp.float32)
     x = jnp.asarray(rng.uniform(0.4, 0.6, size=(4, 2, 2, 3)), jnp.float32)
-    fn = lambda x: (x.reshape(len(x), -1) - 0.5) @ weights  # noqa: E731
+    fn = lambda x: (x.reshape(len(x), -1) - 0.5) @ weights
     y = (fn(x) > 0).astype(jnp.int32)
     objective = attacks.from_logits(fn, loss=losses.binary_cross_entropy)
     result = attacks.run(attacks.pgd(objective, threat.linf()), KEY, x, y, 0.2, stop="budget")

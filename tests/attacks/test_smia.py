@@ -43,7 +43,7 @@ def naive_blur(field, kernel):
     half = len(kernel) // 2
     out = np.zeros_like(field)
     height, width, _ = field.shape
-    reflect = lambda i, n: -i if i < 0 else 2 * (n - 1) - i if i >= n else i  # noqa: E731
+    reflect = lambda i, n: -i if i < 0 else 2 * (n - 1) - i if i >= n else i
     for i in range(height):
         for j in range(width):
             for a, ka in enumerate(kernel):

@@ -93,7 +93,7 @@ def test_cascades_devices_and_streaming():
 def test_one_trace_for_all_models_and_other_parameters():
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *PARAMS)
     TRACES.clear()
-    make = lambda params: make_pgd(params)  # noqa: E731
+    make = lambda params: make_pgd(params)
     first = engine.sweep_models(make, stacked, X, Y, **OPTIONS)
     assert sum(TRACES) == 1
     other = jax.tree.map(lambda leaf: leaf[::-1], stacked)

@@ -207,7 +207,7 @@ def test_label_margin():
 def test_a_targeted_attack_on_a_chosen_finding_moves_that_finding():
     weights = jnp.asarray(RNG.normal(size=(12, 4)), jnp.float32)
     x = jnp.full((1, 12), 0.5)
-    fn = lambda x: (x - 0.5) @ weights  # noqa: E731
+    fn = lambda x: (x - 0.5) @ weights
     target = criteria.fabricate_finding(jnp.zeros((1, 4), int), 2)
     objective = attacks.from_logits(fn, loss=losses.label_margin([2]), targeted=True)
     result = attacks.run(attacks.fgsm(objective, threat.linf()), jax.random.key(0), x, target, 0.1)

@@ -12,6 +12,7 @@ from advjax.models import _densenet, _torch_layouts
 
 torch = pytest.importorskip("torch", reason="PyTorch is in the bench extra")
 
+# they import PyTorch
 from . import torch_inception, torch_nets  # noqa: E402
 
 DEPTHS = (2, 1, 2, 1)

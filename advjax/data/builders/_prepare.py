@@ -38,7 +38,7 @@ def builder_class(recipe: Recipe, splits: dict[str, list[Record]], size: int) ->
     """
     import tensorflow_datasets as tfds
 
-    class Builder(  # type: ignore[call-arg]
+    class Builder(  # type: ignore[call-arg]  # of TFDS
         tfds.core.GeneratorBasedBuilder, skip_registration=True
     ):
         """Reads the originals that a person has put into `manual_dir`."""
