@@ -14,6 +14,7 @@ class Status(enum.IntEnum):
     EXHAUSTED = 5
     WRONG_WHEN_CLEAN = 6
     INVALID_IMAGE = 7
+    NOTHING_TO_REACH = 8
 
 
 _SENTENCES = {
@@ -28,6 +29,8 @@ _SENTENCES = {
     Status.WRONG_WHEN_CLEAN: "wrong before any attack: broken at every budget, at no cost",
     Status.INVALID_IMAGE: "the clean image has NaN pixels or pixels outside of the bounds of the "
     "ball, so that nothing the row says counts: rescale the images, or give the ball its bounds",
+    Status.NOTHING_TO_REACH: "no output of the model changes the loss, and none is a success: the "
+    "target has no known finding, or nothing that the goal could change; right at every budget",
 }
 
 

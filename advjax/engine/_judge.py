@@ -15,7 +15,7 @@ from advjax import attacks, losses, threat, tree
 from advjax.engine import _plan
 from advjax.engine._plan import Verdict
 from advjax.engine._pool import Work
-from advjax.engine._reference import finite_outputs, outcome
+from advjax.engine._reference import finite_outputs, nothing_to_reach, outcome
 from advjax.engine._state import Finished, Phase, Queue, State, pixels
 from advjax.random import example_keys
 from advjax.types import Array, Ball, PyTree
@@ -95,6 +95,7 @@ def _evaluate_clean(work: Work, queue: Queue, at: Array, mine: Array) -> Queue:
         broken=put(queue.broken, broken),
         unsteady=put(queue.unsteady, unsteady),
         bounded=put(queue.bounded, _probabilities(output)),
+        idle=put(queue.idle, nothing_to_reach(objective, output, target)),
         first=put(queue.first, first),
         clean_loss=put(queue.clean_loss, loss),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from advjax import attacks, threat
 from advjax.engine._inputs import check_labels
 from advjax.random import example_keys
+from advjax.status import Status
 from advjax.types import Array, Attack, Objective, PyTree
 
 MakeAttack = Callable[[PyTree], Attack]
@@ -74,6 +75,31 @@ def finite_outputs(output: PyTree) -> Array:
     return jnp.stack(each).all(0)
 
 
+def nothing_to_reach(objective: Objective, output: PyTree, target: PyTree) -> Array:
+    """Return `[B]`: targets whose loss no output changes, and of which no output is a success.
+
+    Such as findings of which none is known. Tried with the opposite of an output, which is a
+    success for every criterion that leads away, and with one drawn at random.
+
+    Args:
+      objective: with the loss and the criterion.
+      output: of the model, leading `[B]`.
+      target: leading `[B]`.
+    """
+
+    def drawn(leaf: Array) -> Array:
+        # the same for every row, so that no batch matters
+        noise = 10 * jax.random.normal(jax.random.key(0), leaf.shape[1:])
+        return jnp.broadcast_to(noise.astype(leaf.dtype), leaf.shape)
+
+    loss, reach = jax.vmap(objective.loss), jax.vmap(objective.criterion)
+    before, idle = loss(output, target), ~reach(output, target)
+    for change in (lambda leaf: (-leaf).astype(leaf.dtype), drawn):
+        other = jax.tree.map(change, output)
+        idle = idle & (loss(other, target) == before) & ~reach(other, target)
+    return idle
+
+
 @functools.lru_cache(maxsize=64)
 def _programs(
     make_attack: MakeAttack,
@@ -92,7 +118,8 @@ def _programs(
         objective = make_attack(params).spec.objective
         output, loss, success = outcome(objective, x_adv, y, keys)
         linf, l2 = (threat.over_rows(b).distance(x_adv, x) for b in (threat.linf(), threat.l2()))
-        return output, success, loss, linf, l2
+        idle = nothing_to_reach(objective, output, y)
+        return output, success, loss, linf, l2, idle
 
     return attacked, judged, {}
 
@@ -141,10 +168,11 @@ def reference(
         keys = example_keys(key, jnp.asarray(ids[rows]), restart, name)
         budget = jnp.full(len(rows), eps, image.dtype)
         result = attacked(params, keys, image, target, budget)
-        output, confirmed, loss, linf, l2 = judged(params, keys, image, result.x_adv, target)
+        output, confirmed, loss, linf, l2, idle = judged(params, keys, image, result.x_adv, target)
         success, unconfirmed = result.success & confirmed, result.success & ~confirmed
+        status = jnp.where(idle, jnp.int8(Status.NOTHING_TO_REACH), result.status)
         parts.append((result.x_adv, output, success, unconfirmed, loss, linf, l2,
-                      result.num_steps, result.num_grads, result.status,
+                      result.num_steps, result.num_grads, status,
                       result.num_queries))  # fmt: skip
         if progress is not None:
             jax.block_until_ready(parts[-1])

@@ -127,12 +127,16 @@ class Ledger:
     def _load(self, path: Path) -> dict[str, np.ndarray]:
         try:
             with np.load(path) as file:
-                return dict(file)
+                found = dict(file)
+            missing = {*Tables._fields} - {*found}
+            if missing:
+                raise ValueError(f"no {', '.join(sorted(missing))}")
         except Exception as error:
             raise ValueError(
                 f"resume: {path.name} in {self.folder} is damaged ({error}); remove it, its "
                 "examples are attacked again"
             ) from error
+        return found
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -18,10 +18,12 @@ from jax.sharding import Mesh
 from advjax import mesh as meshes
 from advjax.engine import _state
 from advjax.engine._inputs import Examples, check_fit, check_labels
+from advjax.engine._plan import Verdict
 from advjax.engine._program import compiled
 from advjax.engine._reference import MakeAttack
 from advjax.engine._state import Finished, Phase, Settings, State
 from advjax.random import stable_id
+from advjax.status import Status
 from advjax.types import Attack, PyTree
 
 # a call of the program should take about so long: rare enough to cost nothing, often enough to see
@@ -46,6 +48,7 @@ class Tables(NamedTuple):
       wrong: `[N]` bool, wrong before any attack; `broken`: because its loss is not finite.
       unsteady: `[N]` bool, the output changes with random numbers or the place in the batch.
       bounded: `[N]` bool, the output looks like probabilities.
+      idle: `[N]` bool, nothing that the model could answer would be a success.
       best: `[N]` int32, index of the smallest budget solved by this attack or an earlier one.
       clean_loss: `[N]`.
       verdict: `[N, R, E]` int8, `Verdict`.
@@ -56,6 +59,7 @@ class Tables(NamedTuple):
     broken: np.ndarray
     unsteady: np.ndarray
     bounded: np.ndarray
+    idle: np.ndarray
     best: np.ndarray
     clean_loss: np.ndarray
     verdict: np.ndarray
@@ -223,6 +227,7 @@ class Stage:
         return Tables(
             wrong=np.zeros(self.total, bool), broken=np.zeros(self.total, bool),
             unsteady=np.zeros(self.total, bool), bounded=np.zeros(self.total, bool),
+            idle=np.zeros(self.total, bool),
             best=ceiling.astype(np.int32).copy(),
             clean_loss=np.zeros(self.total, loss), verdict=np.zeros(shape, np.int8),
             loss=np.zeros(shape, loss), steps=np.zeros(shape, np.int32),
@@ -266,6 +271,10 @@ class Stage:
         examples = self.holds[ready]
         for name in Tables._fields:
             getattr(tables, name)[examples] = np.asarray(getattr(queue, name))[ready.ravel()]
+        failed = (tables.verdict[examples] == Verdict.FAILED) & tables.idle[examples, None, None]
+        tables.status[examples] = np.where(
+            failed, np.int8(Status.NOTHING_TO_REACH), tables.status[examples]
+        )
         self.holds[ready] = -1
         self.stale[ready] = True
         return examples

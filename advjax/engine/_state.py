@@ -84,6 +84,7 @@ class Queue(NamedTuple):
       broken: `[C]` bool, because its loss is not finite.
       unsteady: `[C]` bool, the output changes with random numbers or the place in the batch.
       bounded: `[C]` bool, the output looks like probabilities.
+      idle: `[C]` bool, nothing that the model could answer would be a success.
       first: `[C]` int32, where a search starts; negative before the clean evaluation, which
         then estimates it.
       best: `[C]` int32, the smallest budget solved; E: none.
@@ -108,6 +109,7 @@ class Queue(NamedTuple):
     broken: Column
     unsteady: Column
     bounded: Column
+    idle: Column
     first: Column
     best: Column
     ceiling: Column
@@ -228,7 +230,7 @@ def empty(
         image=rows(capacity, image), target=rows(capacity, target), id=rows(capacity, number),
         phase=np.full(capacity, Phase.EMPTY, np.int8), wrong=np.zeros(capacity, bool),
         broken=np.zeros(capacity, bool), unsteady=np.zeros(capacity, bool),
-        bounded=np.zeros(capacity, bool),
+        bounded=np.zeros(capacity, bool), idle=np.zeros(capacity, bool),
         first=rows(capacity, number), best=np.full(capacity, num_budgets, np.int32),
         ceiling=np.full(capacity, num_budgets, np.int32),
         clean_loss=np.zeros(capacity, loss_dtype), verdict=table(np.int8, Verdict.UNKNOWN),

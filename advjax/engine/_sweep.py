@@ -239,9 +239,9 @@ def run(
         for share in shares
     ]
     if options.diagnose and attacks[-1].spec.num_steps > 1 and not attacks[-1].spec.minimal:
-        wrong = np.concatenate([share.tables[0].wrong for share in shares])
+        skipped = np.concatenate([s.tables[0].wrong | s.tables[0].idle for s in shares])
         counts, probed = _trust.probe(
-            lambda levels: work.stage(len(makers) - 1, levels), last, wrong, budgets, key
+            lambda levels: work.stage(len(makers) - 1, levels), last, skipped, budgets, key
         )
         shares = [
             share._replace(signs=_trust.merge(share.signs, found), probed=int(rows))

@@ -49,6 +49,10 @@ SIGNS = {
         0.5, 1.1, "outputs look like probabilities: a softmax before the loss makes gradients "
         "vanish; let the model return logits",
     ),
+    "nothing_to_reach": Sign(
+        0.5, 0.999, "images have a loss that no output of the model changes (no known finding, or "
+        "nothing that the goal could change) and count as right at every budget: leave them out",
+    ),
     "loss_not_rising": Sign(
         0.1, 0.5, "failed runs ended with no higher loss than the clean image has: the gradient "
         "does not point uphill",
@@ -144,8 +148,9 @@ def counted(tables: Tables, *, first: bool, rounded: bool, rises: bool) -> Count
       rounded: successes had to survive rounding, so that to lose some is no sign.
       rises: a failed run has a point whose loss can be held against that of the clean image.
     """
-    ran = tables.verdict != Verdict.UNKNOWN
-    lost = tables.verdict == Verdict.FAILED
+    idle = tables.idle[:, None, None]
+    ran = (tables.verdict != Verdict.UNKNOWN) & ~idle
+    lost = (tables.verdict == Verdict.FAILED) & ~idle
     risen = tables.loss > tables.clean_loss[:, None, None]
     broken, looked = (int(tables.broken.sum()), len(tables.wrong)) if first else (0, 0)
     lost_claims = int((tables.verdict == Verdict.REJECTED).sum())
@@ -164,6 +169,7 @@ def counted(tables: Tables, *, first: bool, rounded: bool, rises: bool) -> Count
         # every second image of a batch is looked at twice
         counts["randomised_output"] = (unsteady, max((looked + 1) // 2, unsteady))
         counts["probabilities"] = (int(tables.bounded.sum()), looked)
+        counts["nothing_to_reach"] = (int(tables.idle.sum()), looked)
     if not rounded:
         counts["unverified_success"] = (lost_claims, claims)
     return counts
@@ -217,7 +223,7 @@ def merge(*parts: Counts) -> Counts:
 def probe(
     again: Callable[[np.ndarray], Stage],
     tables: Tables,
-    wrong: np.ndarray,
+    skipped: np.ndarray,
     epsilons: np.ndarray,
     key: Array,
 ) -> tuple[list[Counts], np.ndarray]:
@@ -226,8 +232,8 @@ def probe(
     Args:
       again: makes a stage with other budgets `[E]` (the same program).
       tables: what the attack found.
-      wrong: `[N]` bool, examples that are wrong when clean; a later attack of a cascade has not
-        seen them.
+      skipped: `[N]` bool, examples that are wrong when clean (a later attack of a cascade has not
+        seen them), or that have nothing to reach.
       epsilons: `[E]`, the budgets.
       key: one key.
 
@@ -240,7 +246,7 @@ def probe(
     at = np.minimum(tables.best, len(epsilons)) - 1
     rows = np.arange(len(at))
     failed = tables.verdict[rows, 0, np.maximum(at, 0)] == Verdict.FAILED
-    stood = np.flatnonzero(~wrong & (at >= 0) & failed)
+    stood = np.flatnonzero(~skipped & (at >= 0) & failed)
     chosen = _spread(stage, stood, size)
     steps = 2 * stage.attack.spec.num_steps
     other = jax.random.fold_in(key, 1)
@@ -255,7 +261,7 @@ def probe(
         levels = epsilons.copy()
         levels[last] = everything
         stage = again(levels)
-        chosen = _spread(stage, np.flatnonzero(~wrong), size)
+        chosen = _spread(stage, np.flatnonzero(~skipped), size)
         top = np.full(len(at), last)
         found = _once(stage, np.concatenate(chosen), top, key, stage.attack.spec.num_steps)
         for mine, some in zip(counts, chosen, strict=True):

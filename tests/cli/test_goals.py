@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax import attacks
+from advjax import Status, attacks, engine, threat
 from advjax.cli._subjects import attack_factory
 from advjax.config import AttackConfig
 from tests.attacks.test_nearest import beyond_all
@@ -89,3 +89,38 @@ def test_one_finding_moves_and_no_other_counts(goal):
     np.testing.assert_array_equal(result.success, fits)
     nearest = np.abs(logits[:, 1]) / np.linalg.norm(WEIGHTS[:, 1])
     np.testing.assert_allclose(result.distance[fits], nearest[fits], rtol=0.03)
+
+
+def test_images_that_a_goal_cannot_change_are_no_reason_for_doubt():
+    logits = np.asarray(classes({}, X))
+    labels = (logits > 0).astype(np.int32)
+    attack = AttackConfig.parse("pgd:num_steps=20,goal=hide-b")
+    make_attack = attack_factory(classes, "multi", attack, names=NAMES)
+    fits = labels[:, 1] > 0
+    assert 2 < fits.sum() < len(X) / 2 + 2
+    eps = [0.001, 0.01, 0.2]
+    result = engine.sweep(make_attack, {}, X, labels, epsilons=eps, key=KEY, slots=4)
+    np.testing.assert_array_equal(np.isfinite(result.min_eps), fits)
+    np.testing.assert_array_equal(result.status == Status.NOTHING_TO_REACH, ~fits)
+    np.testing.assert_array_equal(result.tables[0].idle, ~fits)
+    found = {flag.name: flag for flag in result.trust.flags}
+    assert found["zero_gradient"].shown == found["loss_not_rising"].shown == 0
+    # what can be reached is probed all the same
+    assert found["unbounded_eps_fails"][1:3] == (0, fits.sum())
+    assert found["nothing_to_reach"][1:3] == ((~fits).sum(), len(X))
+    rows = engine.reference(make_attack, {}, X, labels, 0.2, key=KEY)
+    np.testing.assert_array_equal(rows.status == Status.NOTHING_TO_REACH, ~fits)
+
+
+def test_a_loss_that_no_output_changes_hides_nothing_that_could_be_reached():
+    """A constant loss beside a criterion that can hold: the attack is at fault, not the data."""
+    label = np.asarray(classes({}, X)).argmax(1).astype(np.int32)
+
+    def make_attack(params):
+        constant = lambda output, target: 0 * output[0]
+        objective = attacks.from_logits(lambda x: classes(params, x), loss=constant)
+        return attacks.pgd(objective, threat.linf(), num_steps=5)
+
+    result = engine.sweep(make_attack, {}, X, label, epsilons=[0.1], key=KEY, slots=4)
+    assert not result.tables[0].idle.any()
+    assert result.trust.verdict == "unreliable"

@@ -237,7 +237,8 @@ def _attack():
 
 def _tables(best):
     n, shape = len(best), (len(best), 2, 3)
-    columns = {name: np.zeros(n, bool) for name in ("wrong", "broken", "unsteady", "bounded")}
+    flags = ("wrong", "broken", "unsteady", "bounded", "idle")
+    columns = {name: np.zeros(n, bool) for name in flags}
     columns |= {"best": np.array(best), "clean_loss": np.zeros(n), "zero": np.zeros(shape, bool)}
     names = ("verdict", "loss", "steps", "grads", "queries", "status")
     return engine.Tables(**columns, **{name: np.zeros(shape, int) for name in names})
