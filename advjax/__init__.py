@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from advjax.status import Status
 
 _LAZY = ("analysis", "attacks", "checkpoint", "criteria", "data", "engine", "losses", "metrics",
-         "models", "random", "report", "status", "store", "testing", "threat", "training",
-         "types")  # fmt: skip
+         "models", "poisoning", "privacy", "random", "report", "status", "store", "testing",
+         "threat", "training", "types")  # fmt: skip
 
 __all__ = [
     "Status",

@@ -11,6 +11,7 @@ FLOORS = {
     "boxes": 0,
     "threat": 1, "losses": 1, "criteria": 1, "metrics": 1, "testing": 1.5,
     "tasks": 2, "attacks": 2, "models": 2, "data": 2, "checkpoint": 2, "store": 2,
+    "privacy": 2, "poisoning": 2,
     "engine": 3, "training": 3, "analysis": 3,
     "report": 4,
     "cli": 5, "__main__": 6, "__init__": 6,
