@@ -146,7 +146,7 @@ def plan(config: EvaluateConfig | SweepConfig, subjects: list[Subject]) -> list[
     for subject in subjects:
         for text in config.attacks:
             wanted = AttackConfig.parse(text)
-            _check_fits(wanted.name, subject)
+            _check_fits(wanted, subject)
             names = subject.dataset.class_names
             key = (subject.architecture, subject.dataset.task, wanted, names)
             if key not in made:
@@ -167,13 +167,13 @@ def plan(config: EvaluateConfig | SweepConfig, subjects: list[Subject]) -> list[
     return jobs
 
 
-def _check_fits(name: str, subject: Subject) -> None:
+def _check_fits(wanted: AttackConfig, subject: Subject) -> None:
     """Refuse an attack that compares logits which a model does not have.
 
     Raises:
       ValueError: naming attacks that fit.
     """
-    task = subject.dataset.task
+    task, name = subject.dataset.task, wanted.name
     if name == AUTOATTACK and task != "single":
         what = {"multi": "several findings an image", "segmentation": "a mask"}.get(task, "boxes")
         raise ValueError(
@@ -183,11 +183,12 @@ def _check_fits(name: str, subject: Subject) -> None:
     why = attacks.misfit(name, task)
     if why:
         raise ValueError(f"attacks: {name} {why} ({subject.name} has {task} data)")
-    if (task == "detection" and name in TRAINED) or (task == "segmentation" and name == "uap"):
-        what = "masks" if task == "segmentation" else "boxes"
+    if task == "detection" and name in TRAINED:
+        raise ValueError(f"attacks: {name} is not trained against boxes; use pgd, smia or dag")
+    if task == "segmentation" and name == "uap" and wanted.version != "sign":
         raise ValueError(
-            f"attacks: {name} is not trained against {what}; use pgd, smia or dag"
-            + (", or gap" if task == "segmentation" else "")
+            f"attacks: DeepFool looks for other classes of an image, and {subject.name} has masks; "
+            "use uap:version=sign or gap"
         )
     if name in TRAINED and len(subject.dataset.splits.get("train", ())) < 2:
         raise ValueError(

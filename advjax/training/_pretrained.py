@@ -22,7 +22,8 @@ def load(config: TrainConfig, dataset: Dataset, model: Model) -> PyTree | None:
     """Return the first variables of a run, or None where they are drawn.
 
     All of them are those of `config.pretrained`, but for a last layer of another number of outputs,
-    which is drawn from the seed and named on a line of its own.
+    which is drawn from the seed and named on a line of its own. For grey images, kernels of several
+    channels are added up, which is a network that sees the image in every channel.
 
     Raises:
       FileNotFoundError: `config.pretrained` is neither a run with a checkpoint nor a file.
@@ -32,6 +33,7 @@ def load(config: TrainConfig, dataset: Dataset, model: Model) -> PyTree | None:
         return None
     given, about, outputs, fields = _read(config)
     image = jnp.zeros((1, *dataset.image_shape), jnp.float32)
+    grey = dataset.image_shape[-1] == 1
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)
     fits = (outputs, int(dataset.num_classes))
     # equal shapes do not make an equal function
@@ -40,6 +42,7 @@ def load(config: TrainConfig, dataset: Dataset, model: Model) -> PyTree | None:
         for name, value in fields.items()
         if _as_tuple(value) != _as_tuple(getattr(config.model, name))
     ]
+    given, summed = _added_up(shapes, given) if grey else (given, [])
     drawn, wrong = _compare(shapes, given, fits)
     if other or wrong:
         raise ValueError(
@@ -47,6 +50,8 @@ def load(config: TrainConfig, dataset: Dataset, model: Model) -> PyTree | None:
             f"({'; '.join(other + wrong)}); give model and data the name, width, stem, mean, std "
             "and channels of it"
         )
+    if summed:
+        print(f"{config.out}: {', '.join(summed)}: added up over the channels, for grey images")
     if not drawn:
         return given
     print(f"{config.out}: {', '.join(drawn)} of {fits[1]} outputs, not {fits[0]}: drawn anew")
@@ -84,6 +89,21 @@ def _read(config: TrainConfig) -> tuple[PyTree, str, int, dict[str, Any]]:
     stem = models.torch_stem(name, weights)
     fields = {} if stem is None else {"stem": stem}
     return variables, f"{name} of PyTorch, {channels} channels", outputs, fields
+
+
+def _added_up(shapes: PyTree, given: PyTree) -> tuple[PyTree, list[str]]:
+    """Add up kernels `[h, w, C, out]` where `[h, w, 1, out]` is asked for; return their names."""
+    ours, summed = _by_name(shapes), []
+
+    def one(path: Any, leaf: jax.Array) -> jax.Array:
+        name = tree.name_of(path)
+        mine = ours[name].shape if name in ours else leaf.shape
+        if leaf.ndim != 4 or leaf.shape[2] == 1 or mine != (*leaf.shape[:2], 1, leaf.shape[3]):
+            return leaf
+        summed.append(name)
+        return jnp.sum(leaf, 2, keepdims=True)
+
+    return jax.tree_util.tree_map_with_path(one, given), summed
 
 
 def _compare(shapes: PyTree, given: PyTree, fits: tuple[int, int]) -> tuple[list[str], list[str]]:

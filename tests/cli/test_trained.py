@@ -175,6 +175,20 @@ def test_findings(tmp_path):
         assert broken.sum() > len(true) / 4, name
 
 
+def test_signs_against_masks(tmp_path):
+    word = "uap:version=sign,images=8,epochs=15,step_size=0.1"
+    found, _ = evaluated(tmp_path, [MASKS], word, epsilons=(0.04, 0.4))
+    (rows,) = found.values()
+    np.testing.assert_allclose(rows["linf"], rows["eps"], rtol=1e-4)
+    # up is where every pixel becomes class 1: beyond 0.05 to 0.35 of change
+    lifted = np.clip(IMAGES[8:] + np.float32(0.4), 0, 1) > 0.3
+    assert lifted.all()
+    assert not by_budget(rows["success"])[0].any()
+    assert by_budget(rows["success"])[1].all()
+    counts = rows["probabilities"].reshape(2, -1, 2, 3)
+    assert (counts[1, :, 1, 1] > 12).all()
+
+
 @pytest.mark.parametrize("goal", ["", ",goal=erase"])
 def test_a_generator_against_masks(tmp_path, goal):
     found, _ = evaluated(tmp_path, [MASKS], f"gap:step_size=0.3{goal}", epsilons=(0.04, 0.4))
@@ -289,7 +303,7 @@ def test_what_cannot_be_trained_is_refused():
     with pytest.raises(ValueError, match="uap is trained for each budget by itself"):
         check_sweep(SweepConfig(runs=("runs/k",), attacks=("pgd", "uap")))
     for task, name, match in (
-        ("segmentation", "uap", "uap is not trained against masks; use pgd, smia or dag, or gap"),
+        ("segmentation", "uap", "net has masks; use uap:version=sign or gap"),
         ("detection", "gap", "gap is not trained against boxes; use pgd"),
     ):
         other = data.Dataset("made", task, 2, ("a", "b"), SHAPE, SINGLE.dataset.splits)

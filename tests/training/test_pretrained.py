@@ -127,3 +127,24 @@ def test_an_inception_of_pytorch_has_its_published_stem(make, tmp_path):
     config = make("run", model=ModelConfig(name="inception_v3", width=4), pretrained=str(file))
     with pytest.raises(ValueError, match=r"model.stem is imagenet there and cifar here"):
         _loop.prepare(config, data.load(config.data))
+
+
+def test_grey_images_start_from_kernels_of_three_channels(make, tmp_path, capsys):
+    options = {"depth": 10, "widen": 1, "width": 16}
+    state = state_of("wrn28_10", options, classes=CLASSES)[0]
+    state |= {k: np.abs(v) + 0.5 for k, v in state.items() if k.endswith("running_var")}
+    file = write(tmp_path / "net.safetensors", state)
+    three, given = models.load_torch("wrn28_10", file, mean=0.4, std=0.3)
+    config = make("run", model=ModelConfig(name="wrn28_10"), pretrained=str(file))
+    with np.load(config.data.source.removeprefix("npz:")) as arrays:
+        grey = {k: v[..., :1] if "images" in k else v for k, v in arrays.items()}
+    np.savez(tmp_path / "grey.npz", **grey)
+    images = DataConfig(source=f"npz:{tmp_path}/grey.npz")
+    config = dataclasses.replace(config, data=images)
+    one = models.ZOO["wrn28_10"](CLASSES, **options, mean=0.4, std=0.3)
+    job = _loop.prepare(config, data.load(config.data), one)
+    assert "added up over the channels, for grey images" in capsys.readouterr().out
+    x = grey["test_images"][:4].astype(np.float32) / 255
+    # as if the image were in every channel
+    wanted = three.apply(given, np.repeat(x, 3, -1))
+    np.testing.assert_allclose(one.apply(job.pretrained, x), wanted, rtol=1e-4, atol=1e-4)
