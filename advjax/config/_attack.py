@@ -1,6 +1,7 @@
 """One attack, as a config and as the words of the command line."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,17 +51,20 @@ class AttackConfig:
     def parse(cls, text: str) -> "AttackConfig":
         """Read `NAME` or `NAME:OPTION=VALUE,...`, as the command line has it.
 
+        A comma within a name (`goal=class-nevus\\, blue`) has a backslash before it.
+
         Raises:
           ValueError: an option is unknown or its value is no number.
         """
         name, _, rest = text.partition(":")
         options: dict[str, Any] = {}
-        for part in filter(None, rest.split(",")):
-            key, equals, value = part.partition("=")
+        for part in filter(None, re.split(r"(?<!\\),", rest)):
+            key, equals, value = part.replace("\\,", ",").partition("=")
             if key not in OPTIONS or not equals:
                 raise ValueError(
                     f"attack {text!r}: {part!r} is no option; write NAME:norm=l2,num_steps=20, or "
-                    f"autoattack:norm=l2,version=plus; options are {', '.join(OPTIONS)}"
+                    f"autoattack:norm=l2,version=plus; options are {', '.join(OPTIONS)}; a comma "
+                    "within a name is written \\,"
                 )
             try:
                 options[key] = OPTIONS[key](value)

@@ -10,6 +10,7 @@ from advjax.data import _split
 from advjax.data._assemble import assemble
 from advjax.data._checks import masks as check_masks
 from advjax.data._layout import Item, Layout, read_layout
+from advjax.data._medical import patient_of
 from advjax.data._pixels import read_image, read_mask
 from advjax.data._spec import Dataset, Progress
 from advjax.data._targets import Raw
@@ -32,7 +33,8 @@ def load_folder(path: Path, config: DataConfig, *, progress: Progress | None = N
     What is not divided is divided 70/10/20 per class, patients whole where they are known; without
     `val` an eighth of the training images is held out. Images are grey when all files are, else
     RGB; all need one size, or `config.size`. Identities are hashes of the relative path, so they
-    survive a copy of the folder. The slices of a NIfTI volume are images of one group.
+    survive a copy of the folder. The slices of a NIfTI volume are images of one group, and so are
+    DICOM files of one PatientID, where no csv says whose they are and there are several.
 
     Raises:
       ValueError: the layout is none of these, an image lacks its mask or its row the image, test
@@ -91,17 +93,28 @@ def _read_all(
     pixels = np.concatenate([np.repeat(i, channels // i.shape[3], axis=3) for i in images])
     of = np.array(rows)
     labels = None if items[0].label is None else np.array([i.label for i in items], np.int32)[of]
-    volumes = len(of) > len(items)
-    grouped = items[0].group is not None
-    groups = [item.group if grouped else item.file.relative_to(path).as_posix() for item in items]
+    groups = _groups(path, items, volumes=len(of) > len(items))
     raw = Raw(
         pixels,
         labels,
         np.concatenate(masks) if masks else None,
         names=np.array(names),
-        groups=np.array(groups)[of] if grouped or volumes else None,
+        groups=None if groups is None else np.array(groups)[of],
     )
     return _Whole(raw, of)
+
+
+def _groups(path: Path, items: list[Item], *, volumes: bool) -> list[str] | None:
+    """Return whose each file is: by the csv, else by DICOM, else a volume is its own group."""
+    if items[0].group is not None:
+        return [str(item.group) for item in items]
+    names = [item.file.relative_to(path).as_posix() for item in items]
+    slices = [name.lower().endswith(".dcm") for name in names]
+    patients = [patient_of(i.file) if dcm else None for i, dcm in zip(items, slices, strict=True)]
+    # what is made anonymous often has one word for everybody
+    if len({patient for patient in patients if patient}) > 1:
+        return [patient or name for patient, name in zip(patients, names, strict=True)]
+    return names if volumes else None
 
 
 def _mask(

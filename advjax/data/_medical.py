@@ -80,6 +80,14 @@ def read_dicom(file: Path, name: str, window: tuple[float, float] | None) -> np.
     )
 
 
+def patient_of(file: Path) -> str | None:
+    """Return the PatientID of a DICOM file, or None where it is empty."""
+    import pydicom
+
+    found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"])
+    return str(found.get("PatientID") or "").strip() or None
+
+
 def _own_window(found: Any) -> tuple[float, float] | None:
     pair = []
     for key in ("WindowCenter", "WindowWidth"):

@@ -30,7 +30,8 @@ def hide(update: PyTree, seeds: Sequence[Array | None], own: int) -> PyTree:
       A tree of uint32 of the shapes of `update`.
 
     Raises:
-      ValueError: `own` is no client, or a seed is missing.
+      ValueError: `own` is no client, a seed is missing, or an update is NaN or infinite (under
+        `jit` nobody can tell: NaN counts as 0 there).
     """
     if not 0 <= own < len(seeds):
         raise ValueError(f"own: must be a client of {len(seeds)}, from 0, got {own}")
@@ -42,6 +43,8 @@ def hide(update: PyTree, seeds: Sequence[Array | None], own: int) -> PyTree:
     limit = (2**31 - 128) // len(seeds)
     hidden = []
     for number, leaf in enumerate(leaves):
+        if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(np.asarray(leaf)).all():
+            raise ValueError("update: has values that are NaN or infinite; leave this client out")
         fixed = jnp.round(jnp.clip(jnp.asarray(leaf, jnp.float32) * SCALE, -limit, limit))
         total = jax.lax.bitcast_convert_type(fixed.astype(jnp.int32), jnp.uint32)
         for other, seed in enumerate(seeds):

@@ -18,6 +18,7 @@ from advjax.report import (
     _figures,
     _format,
     _images,
+    _parts,
     _queries,
     _results,
     _statistics,
@@ -178,8 +179,9 @@ def _section(
         for which in _statistics.OUTPUTS
         if (table := _tables.output_table(found, results, norm, which)) is not None
     ]
-    if (table := _tables.part_table(found, norm)) is not None:
-        outputs.insert(1, table)
+    # behind the figures of whole images that they belong to
+    at = 2 if found.group.masks else 1 if found.group.boxes else len(outputs)
+    outputs[at:at] = _parts.tables(found, norm)
     figures = ["robust", "alone"]
     if found.multi:
         figures = ["decisions-robust", "decisions-alone", *figures]

@@ -1,4 +1,4 @@
-"""What a report says of masks: figures, Dice per class, and outlines drawn on images."""
+"""What a report says of masks: figures, and outlines drawn on images."""
 
 import numpy as np
 
@@ -22,13 +22,6 @@ def figures(pixels: Array) -> dict[str, Array]:
         found["dice"][known] = metrics.image_dice(whole)
         found["iou"][known] = metrics.image_iou(whole)
     return found
-
-
-def dice(pixels: Array, num_classes: int) -> Array:
-    """Return the Dice of each class `[K]` over all pixels of rows `[N, P]`; NaN without a pixel."""
-    total = pixels.reshape(-1, num_classes, 3).sum(0, dtype=np.float64)
-    size = total[:, 1] + total[:, 2]
-    return np.divide(2 * total[:, 0], size, out=np.full(num_classes, np.nan), where=size > 0)
 
 
 def outlined(image: Array, mask: Array) -> Array:

@@ -7,8 +7,8 @@ import numpy as np
 
 from advjax import metrics
 from advjax.metrics import Interval
-from advjax.report import _boxes, _format, _masks
-from advjax.report._results import CLEAN, Array, Cell, ModelRows, Results
+from advjax.report import _format
+from advjax.report._results import CLEAN, ModelRows, Results
 from advjax.report._statistics import Output, Series, Statistics
 
 MOST_CLASSES = 30
@@ -258,52 +258,6 @@ def class_table(statistics: Statistics, norm: str) -> Table:
     kind = "finding" if multi else "class"
     title = f"Robust accuracy per {kind}"
     return Table("class", title, note, columns, rows, True, kind.capitalize())
-
-
-def part_table(statistics: Statistics, norm: str) -> Table | None:
-    """Dice or average precision of each class, each attack and budget alone; None for labels."""
-    group, shown = statistics.group, statistics.chosen[norm]
-    if not group.dense:
-        return None
-    of_classes = _masks.dice if group.masks else _boxes.precision_of_classes
-    attacks = {s.attack for s in statistics.series if s.norm == norm}
-    rows = [
-        Row(
-            model.name, f"{attack}, {name}",
-            [
-                Entry(_format.number(float(v)), value=float(v), eps=float(eps))
-                for v, eps in zip(column, shown, strict=True)
-            ],
-        )
-        for model in group.models
-        for attack, cell in model.attacks.items()
-        if attack in attacks and cell.probabilities.shape[2]
-        for name, column in zip(
-            group.class_names,
-            np.stack([
-                of_classes(_known(model.clean if eps == 0 else cell, eps), len(group.class_names))
-                for eps in shown
-            ], 1),
-            strict=True,
-        )
-    ]  # fmt: skip
-    columns = [_format.budget(eps, norm) for eps in shown]
-    key, title, note = (
-        ("mask", "Dice per class",
-         "Over the pixels of all images together. A class without a pixel has no Dice.")
-        if group.masks
-        else ("box", "Average precision per class",
-              "At an IoU of one half, over all images. A class without a box has none.")
-    )  # fmt: skip
-    return Table(key, title, note, columns, rows, False, "Attack and class")
-
-
-def _known(cell: Cell | None, eps: float) -> Array:
-    """Return what is known of the outputs at a budget, `[n, P]`; `n` is 0 where nothing is."""
-    if cell is None or not (same := np.abs(cell.eps - eps) < 1e-9).any():
-        return np.zeros((0, 0))
-    records = cell.probabilities[same.argmax()]
-    return records[np.isfinite(records).all(1)]
 
 
 def cost_table(results: Results, models: Sequence[ModelRows]) -> Table:

@@ -4,8 +4,8 @@ python -m experiments.xu2021.analyse RUN... [--out FILE] [--examples 256]
 
 RUN are folders of `advjax train`, of one label or of several findings. Prints Markdown: accuracy,
 AUROC and fooling rate under PGD and under GAP; GAP against its magnitude; saliency, separability of
-features and correlation of findings, clean against PGD; flip probability under the 14 common
-perturbations. The same goes to FILE.
+features, correlation of findings and which are told together, clean against PGD; flip probability
+under the 14 common perturbations. The same goes to FILE.
 """
 
 import argparse
@@ -131,7 +131,19 @@ def analyse(subject: Subject, options: Any) -> dict[str, Any]:
     for name, x_adv in attacked.items():
         told[name] = scores_of(subject, outputs_of(subject, x_adv), clean)
     strongest = attacked["PGD 4/255, 4 steps"]
-    return {"attacks": told, "inside": inside(subject, strongest), "flips": flips(subject)}
+    found = {"attacks": told, "inside": inside(subject, strongest), "flips": flips(subject)}
+    if subject.task.name == "multi":
+        found["together"] = together(subject, {"clean": subject.x, "PGD": strongest})
+        found["findings"] = list(subject.dataset.class_names)
+    return found
+
+
+def together(subject: Subject, images: dict[str, np.ndarray]) -> dict[str, list[list[int]]]:
+    """Count which findings are told together, beside which are there together."""
+    found = {"truth": metrics.co_occurrence(subject.y)}
+    for name, x in images.items():
+        found[name] = metrics.co_occurrence(decided(subject, outputs_of(subject, x)))
+    return {name: counts.tolist() for name, counts in found.items()}
 
 
 def table(rows: list[str], columns: dict[str, dict[str, Any]], form: str = "{:.3f}") -> None:
@@ -150,8 +162,36 @@ def show(told: dict[str, dict[str, Any]]) -> None:
         table(rows, columns, "{:.1f}")
     print("\nclean against PGD 4/255, 4 steps")
     table(list(first["inside"]), {name: t["inside"] for name, t in told.items()})
+    if "together" in first:
+        show_together(told)
     print("\nflip probability")
     table(list(first["flips"]), {name: t["flips"] for name, t in told.items()})
+
+
+def show_together(told: dict[str, dict[str, Any]], most: int = 8) -> None:
+    """Print the pairs of findings that are most often there together, and the sums of all."""
+    names = next(iter(told.values()))["findings"]
+    counts = {
+        (model, kind): np.asarray(found) for model, t in told.items()
+        for kind, found in t["together"].items()
+    }  # fmt: skip
+    truth = counts[next(iter(told)), "truth"]
+    above = np.triu_indices(len(truth), 1)
+    order = np.argsort(-truth[above], kind="stable")[:most]
+    columns = {"truth": truth} | {
+        f"{model}, {kind}": found for (model, kind), found in counts.items() if kind != "truth"
+    }
+    print(f"\nimages with both findings (label co-occurrence), the {most} most common pairs")
+    rows = {
+        f"{names[i]} and {names[j]}": (i, j)
+        for i, j in zip(above[0][order], above[1][order], strict=True)
+    }
+    shown = {
+        title: {row: int(found[at]) for row, at in rows.items()}
+        | {"all pairs": int(found[above].sum()), "one finding only": int(np.trace(found))}
+        for title, found in columns.items()
+    }
+    table([*rows, "all pairs", "one finding only"], shown, "{}")
 
 
 def main() -> None:

@@ -235,3 +235,12 @@ def test_attack_words():
     for bad in ("pgd:steps=3", "pgd:num_steps", "pgd:num_steps=many"):
         with pytest.raises(ValueError, match=r"NAME:norm|numbers"):
             AttackConfig.parse(bad)
+
+
+def test_a_comma_within_a_name():
+    found = AttackConfig.parse(r"pgd:num_steps=3,goal=class-nevus\, blue,norm=l2")
+    assert (found.goal, found.num_steps, found.norm) == ("class-nevus, blue", 3, "l2")
+    with pytest.raises(
+        ValueError, match=r"' blue' is no option.*a comma within a name is written \\,"
+    ):
+        AttackConfig.parse("pgd:goal=class-nevus, blue")

@@ -111,3 +111,28 @@ def test_slices_of_nifti_volumes_and_their_masks(tmp_path):
             np.testing.assert_array_equal(target, plane > 0)
     of = [set(split.groups) for split in found.splits.values()]
     assert sum(map(len, of)) == 10
+
+
+def test_dicom_files_of_a_patient_stay_together(tmp_path):
+    pydicom = pytest.importorskip("pydicom", reason="needs advjax[medical]")
+    stored = np.arange(64).reshape(8, 8) * 64
+    for k in range(40):
+        file = tmp_path / "ct" / f"c{k % 2}" / f"{k}.dcm"
+        write_dicom(pydicom, file, stored + k, PatientID=f"P{k // 4}")
+    found = data.load(DataConfig(source=f"folder:{tmp_path}/ct"))
+    of = [set(split.groups) for split in found.splits.values()]
+    assert sum(map(len, of)) == len(set.union(*of)) == 10
+    assert any("by group" in note for note in found.notes)
+    # one word for all of them is nobody's name
+    for k in range(40):
+        file = tmp_path / "anonymous" / f"c{k % 2}" / f"{k}.dcm"
+        write_dicom(pydicom, file, stored + k, PatientID="ANONYMOUS" if k % 3 else "")
+    found = data.load(DataConfig(source=f"folder:{tmp_path}/anonymous"))
+    assert found.train.groups is None
+    # a patient on both sides of folders that are divided is said
+    for split, number in (("train", 8), ("val", 4), ("test", 4)):
+        for k in range(number):
+            file = tmp_path / "divided" / split / f"c{k % 2}" / f"{k}.dcm"
+            write_dicom(pydicom, file, stored + k, PatientID=f"{split}{k}" if k else "same")
+    with pytest.warns(UserWarning, match=r"1 group\(s\) are in both train and test \(same\)"):
+        data.load(DataConfig(source=f"folder:{tmp_path}/divided"))

@@ -64,6 +64,8 @@ def test_bad_clients():
         privacy.hide(np.zeros(1), seeds_of(2)[0], 2)
     with pytest.raises(ValueError, match="that of client 1 is missing"):
         privacy.hide(np.zeros(1), [None, None, jax.random.key(0)], 0)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        privacy.hide(np.array([1.0, np.nan]), seeds_of(2)[0], 0)
     with pytest.raises(ValueError, match="got none"):
         privacy.reveal([])
 

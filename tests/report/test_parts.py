@@ -1,0 +1,123 @@
+"""Tables of classes of pixels and of findings beside each other, against the rows by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from advjax import report, store
+from advjax.report import _parts
+from tests.report.fake import write_results
+from tests.report.page import Page
+
+FINDINGS = ("Mass", "Edema", "Nodule", "Hernia", "Fibrosis")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("findings")
+    write_results(
+        out, models=("net",), attacks=("pgd",), epsilons=(2 / 255, 8 / 255), class_names=FINDINGS,
+        task="multi", panels=0, bootstrap=20,
+    )  # fmt: skip
+    report.build(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def rows(folder):
+    """Outputs `[N, K]` at budgets 0, 2 and 8 of 255, and the truth, in the order of the images."""
+    found = store.Store(folder).read()
+    order = np.argsort(found["example_id"], kind="stable")
+    found = {name: column[order] for name, column in found.items()}
+    outputs = []
+    for eps in (0.0, 2 / 255, 8 / 255):
+        at = np.abs(found["eps"] - eps) < 1e-9
+        outputs.append(found["probabilities"][at].astype(np.float64))
+    clean = found["attack"] == "none"
+    return outputs, found["target"][clean] > 0
+
+
+def lines(folder, key):
+    (table,) = (
+        t for t in Page((folder / "report.html").read_text()).tables if t.get("data-metric") == key
+    )
+    return {
+        row["cells"][-4]["text"].strip(): [float(c["data-value"]) for c in row["cells"][-3:]]
+        for row in table["rows"]
+        if "data-value" in row["cells"][-1]
+    }
+
+
+def test_findings_that_are_told_together(folder, rows):
+    outputs, truth = rows
+    found = lines(folder, "together")
+    assert len(found) == 7
+    pairs = {
+        f"pgd, {FINDINGS[i]} and {FINDINGS[j]} ({(truth[:, i] & truth[:, j]).sum()})": (i, j)
+        for i in range(5)
+        for j in range(i + 1, 5)
+    }
+    shown = [name for name in found if name in pairs]
+    assert len(shown) == 5
+    for name in shown:
+        i, j = pairs[name]
+        wanted = [((p[:, i] > 0.5) & (p[:, j] > 0.5)).sum() for p in outputs]
+        assert found[name] == wanted, name
+    # an image with k findings has k (k - 1) / 2 pairs
+    several = [(p > 0.5).sum(1) for p in (truth, *outputs)]
+    every = [int((k * (k - 1) // 2).sum()) for k in several]
+    single = [int((k == 1).sum()) for k in several]
+    assert found[f"pgd, all pairs ({every[0]})"] == every[1:]
+    assert found[f"pgd, one finding only ({single[0]})"] == single[1:]
+
+
+def test_correlation_with_the_clean_outputs(folder, rows):
+    outputs, _ = rows
+    found = lines(folder, "correlation")
+    assert len(found) == 6
+    each = np.array([
+        [np.corrcoef(outputs[0][:, k], p[:, k])[0, 1] for p in outputs] for k in range(5)
+    ])  # fmt: skip
+    np.testing.assert_allclose(found["pgd, mean"], each.mean(0), rtol=1e-5)
+    for k, name in enumerate(FINDINGS):
+        np.testing.assert_allclose(found[f"pgd, {name}"], each[k], rtol=1e-5)
+    assert found["pgd, mean"][0] == pytest.approx(1)
+    assert found["pgd, mean"][2] < 0.9
+
+
+def masks(truth, said):
+    """Return pixels in both, told, and true, of two classes, as rows hold them, `[N, 6]`."""
+    counts = [[(truth == k) & (said == k), said == k, truth == k] for k in (0, 1)]
+    return np.array(counts).sum((-1, -2)).transpose(2, 0, 1).reshape(len(truth), 6).astype(float)
+
+
+def test_dice_and_iou_of_each_class_of_pixels():
+    rng = np.random.default_rng(0)
+    truth, clean, attacked = rng.integers(0, 2, (3, 4, 6, 6))
+    cell = lambda said, eps: SimpleNamespace(
+        eps=np.array([eps]), probabilities=masks(truth, said)[None]
+    )
+    net = SimpleNamespace(name="net", clean=cell(clean, 0.0), attacks={"pgd": cell(attacked, 0.1)})
+    group = SimpleNamespace(
+        masks=True, boxes=False, multi=False, models=[net], class_names=("background", "polyp")
+    )
+    statistics = SimpleNamespace(
+        group=group, chosen={"linf": np.array([0.0, 0.1])},
+        series=[SimpleNamespace(attack="pgd", norm="linf")],
+    )  # fmt: skip
+    dice, iou = _parts.tables(statistics, "linf")
+    found = {row.attack: [entry.value for entry in row.entries] for row in iou.rows}
+    both = {}
+    for k, name in enumerate(group.class_names):
+        both[name] = [
+            ((truth == k) & (said == k)).sum() / ((truth == k) | (said == k)).sum()
+            for said in (clean, attacked)
+        ]
+        np.testing.assert_allclose(found[f"pgd, {name}"], both[name])
+    np.testing.assert_allclose(found["pgd, mean of the classes"], np.mean([*both.values()], 0))
+    # Dice follows from IoU
+    halves = {row.attack: [entry.value for entry in row.entries] for row in dice.rows}
+    for name, values in both.items():
+        np.testing.assert_allclose(halves[f"pgd, {name}"], [2 * v / (1 + v) for v in values])
+    assert len(halves) == 2
