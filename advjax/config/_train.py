@@ -86,8 +86,9 @@ class TrainConfig:
     this config, in OUT/helper."""
     temperature: float | None = None
     """Of the softmax of distillation and of its teacher (None: 20), or of standard (None: 1)."""
-    gradient_weight: float = 100.0
-    """gradient: weight of the squared length of the gradient in the image."""
+    gradient_weight: float = 0.1
+    """gradient: weight of the squared length of the gradient in the image; a few networks without
+    normalisation take 1 to 100."""
     replays: int = 4
     """free: updates for each batch; divide `epochs` by it to spend what others spend."""
     awp: float = 0.0

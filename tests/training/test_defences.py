@@ -1,5 +1,7 @@
 """Defences: closed forms, official values, and what each must reduce to."""
 
+import json
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from advjax import attacks, losses, threat, training
 from advjax.config import ModelConfig, OptimizerConfig, TrainConfig
 from advjax.training import methods
 from tests.training.defended import EPS, KEY, RNG, build, result, same
+from tests.training.runs import train
 from tests.training.tiny import SHAPE, make_batch, tiny_model
 
 # --- losses
@@ -219,3 +222,17 @@ def test_impossible_configs_are_named(fields, message):
 def test_a_std_that_is_none_is_refused(std):
     with pytest.raises(ValueError, match="std: expected a positive number"):
         threat.normalised("linf", std)
+
+
+@pytest.mark.parametrize("name", ["small_cnn", pytest.param("resnet18", marks=pytest.mark.slow)])
+def test_the_gradient_penalty_learns_at_its_default_weight(make, tmp_path, name):
+    """What is fit for a network of one layer makes a fresh one of the zoo diverge."""
+    config = make(
+        "run", method="gradient", model=ModelConfig(name=name, width=4), epochs=12,
+        optimizer=OptimizerConfig(), val_examples=0,
+    )  # fmt: skip
+    train(config)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    accuracy = [row["train_accuracy"] for row in rows]
+    assert len(accuracy) == 12
+    assert accuracy[-1] > 0.5 > accuracy[0]

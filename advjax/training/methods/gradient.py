@@ -11,7 +11,7 @@ from advjax.training.methods._base import CLEAN, Aux, Method, compose, no_prepar
 from advjax.types import Array, Batch, PyTree
 
 
-def gradient(task: Task, *, weight: float = 100.0) -> Method:
+def gradient(task: Task, *, weight: float = 0.1) -> Method:
     """Make the method that minimises the loss and the squared length of its gradient in the image.
 
     `loss(f(x), y) + weight * |d loss / d x|_2^2`, in training mode and differentiated through: one
@@ -19,7 +19,9 @@ def gradient(task: Task, *, weight: float = 100.0) -> Method:
 
     Args:
       task: from `get_task`.
-      weight: lambda in the paper, for images in [0, 1]; 0 is standard training.
+      weight: lambda in the paper, for images in [0, 1]; 0 is standard training. The paper's 100
+        and more are for small networks without normalisation. Under batch normalisation a fresh
+        network has gradients so long that these diverge, or leave a constant; 0.1 learns.
 
     Raises:
       ValueError: the weight is negative.
