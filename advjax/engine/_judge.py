@@ -105,7 +105,9 @@ def _differs(output: PyTree, other: PyTree) -> Array:
     """Return `[B]`: outputs that differ by more than any rounding, bfloat16 included."""
 
     def one(a: PyTree, b: PyTree) -> Array:
-        pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        # decisions may be booleans, which have no difference
+        leaves = (jax.tree.leaves(jax.tree.map(lambda v: v * 1, side)) for side in (a, b))
+        pairs = zip(*leaves, strict=True)
         gaps = [jnp.max(jnp.abs(u - v)) / (1 + jnp.max(jnp.abs(u))) for u, v in pairs]
         return jnp.max(jnp.stack(gaps)) > 0.02
 

@@ -94,7 +94,7 @@ def nothing_to_reach(objective: Objective, output: PyTree, target: PyTree) -> Ar
 
     loss, reach = jax.vmap(objective.loss), jax.vmap(objective.criterion)
     before, idle = loss(output, target), ~reach(output, target)
-    for change in (lambda leaf: (-leaf).astype(leaf.dtype), drawn):
+    for change in (lambda leaf: jnp.subtract(0, leaf).astype(leaf.dtype), drawn):
         other = jax.tree.map(change, output)
         idle = idle & (loss(other, target) == before) & ~reach(other, target)
     return idle

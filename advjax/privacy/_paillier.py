@@ -5,6 +5,7 @@ constant time, so that secrets of other people belong to a library that is audit
 """
 
 import math
+import operator
 import secrets
 from typing import NamedTuple
 
@@ -45,9 +46,10 @@ def encrypt(public: PublicKey, value: int) -> int:
     """Return a ciphertext of an integer; another one each time.
 
     Raises:
+      TypeError: it is no integer.
       ValueError: the integer is too large for the key.
     """
-    n = public.n
+    n, value = public.n, operator.index(value)
     if 2 * abs(value) >= n:
         raise ValueError(f"value: {value} does not fit into a key of {n.bit_length()} bits")
     while math.gcd(noise := 1 + secrets.randbelow(n - 1), n) != 1:
@@ -69,7 +71,7 @@ def add(public: PublicKey, *ciphers: int) -> int:
 
 def scale(public: PublicKey, cipher: int, factor: int) -> int:
     """Return a ciphertext of `factor`, which is not secret, times the integer."""
-    return pow(cipher, factor, public.n * public.n)
+    return pow(cipher, operator.index(factor), public.n * public.n)
 
 
 def _prime(bits: int) -> int:

@@ -27,8 +27,7 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
     missing = [
         f"{int(count)} for {name}"
         for name, _, cell in cells
-        if cell.probabilities.shape[2]
-        and (count := (~np.isfinite(cell.probabilities).all(-1) & cell.evaluated).sum())
+        if cell.probabilities.shape[2] and (count := _missing(cell))
     ]
     if missing:
         said.append(
@@ -68,6 +67,13 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
             "manifest.json lists them."
         )
     return said
+
+
+def _missing(cell: Cell) -> int:
+    """Return how many rows lack an output, but for budgets of which none is told."""
+    known = np.isfinite(cell.probabilities).all(-1)
+    told = known.any(1, keepdims=True) | cell.evaluated.all(1, keepdims=True)
+    return int((~known & cell.evaluated & told).sum())
 
 
 def idle(counts: Sequence[tuple[str, str, int, int]]) -> list[str]:
@@ -129,7 +135,7 @@ def _rise(cell: Cell) -> float:
 def baseline(found: Statistics) -> list[str]:
     """Name the models that are no better, before any attack, than an answer without looking."""
     target = found.group.target
-    if found.group.dense:
+    if found.group.dense or (found.group.multi and not found.multi):
         return []
     if found.multi:
         known = np.maximum((target >= 0).sum(0), 1)

@@ -285,7 +285,7 @@ def _auroc(found: Statistics, model: str) -> list[Fact]:
     """Make a number of a card from the AUROC on clean images, where it exists."""
     for output in found.outputs:
         if (output.model, output.attack) == (model, _results.CLEAN) and "auroc" in output.values:
-            name = "mean AUROC on clean images" if found.multi else "AUROC on clean images"
+            name = "mean AUROC on clean images" if found.group.multi else "AUROC on clean images"
             return [_area(Interval(*(part[0] for part in output.values["auroc"])), name)]
     return []
 

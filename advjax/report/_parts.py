@@ -119,7 +119,8 @@ def _together(statistics: Statistics, norm: str) -> Table:
     note = (
         "Label co-occurrence: images that are told to have both findings, each with a probability "
         f"above 1/2; in brackets how many have them. The {len(pairs)} most common pairs, the sum "
-        "over all pairs, and the images with a single finding."
+        "over all pairs, and the images with a single finding. What is not known counts as absent "
+        "in brackets."
     )
     about = ("together", "Findings that are told together", note)
     return _table(statistics, norm, about, rows, "Attack and findings")

@@ -100,6 +100,11 @@ class Group(NamedTuple):
         return self.task == "detection"
 
     @property
+    def partial(self) -> bool:
+        """Whether some budget has images that were not attacked at it."""
+        return any(not cell.evaluated.all() for m in self.models for cell in m.attacks.values())
+
+    @property
     def dense(self) -> bool:
         """Whether an image holds parts of several classes: masks or boxes."""
         return self.task in _DENSE
@@ -192,7 +197,32 @@ def _group(
         if class_names:
             notes.append(f"{len(class_names)} class names for {count} classes: numbers are shown.")
         class_names = tuple(f"class {index}" for index in range(count))
+    if task == "multi" or task in _DENSE:
+        models = [_whole_budgets(model, data, notes) for model in models]
     return Group(data, ids, target, class_names, models, task)
+
+
+def _whole_budgets(model: ModelRows, data: str, notes: list[str]) -> ModelRows:
+    """Forget the outputs at budgets at which not every image was attacked.
+
+    A sweep does not attack what is wrong already, and ends an image's runs at the smallest budget
+    that breaks it: what an image as a whole tells is known there, and nothing of its parts.
+    """
+    cells = {}
+    for name, cell in model.attacks.items():
+        whole: Array = np.all(cell.evaluated, axis=1, keepdims=True)
+        cells[name] = cell._replace(
+            probabilities=np.where(whole[..., None], cell.probabilities, np.nan)
+        )
+    note = (
+        f"{data}: a sweep ends an image's attack where it breaks, and does not attack what is "
+        "wrong already, so that parts of images (single findings, pixels, boxes) under attack are "
+        "not known and left out; advjax evaluate with the same attacks has them."
+    )
+    partial = any(not cell.evaluated.all() for cell in model.attacks.values())
+    if partial and note not in notes:
+        notes.append(note)
+    return model._replace(attacks=cells)
 
 
 def _read(store: Store, data: str, model: str) -> dict[str, dict[str, Array]]:

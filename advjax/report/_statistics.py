@@ -88,8 +88,8 @@ class Statistics(NamedTuple):
 
     @property
     def multi(self) -> bool:
-        """Whether an image may have several findings."""
-        return self.group.multi
+        """Whether decisions on single findings are known, of images that may have several."""
+        return bool(self.decisions)
 
     @property
     def leading(self) -> Sequence[Series]:
@@ -141,7 +141,7 @@ def _compute(group: Group, norms: dict[str, str], num: int, seed: int) -> Statis
     plan = _Plan(group.ids.size, num, seed)
     budgets = _budgets(group, norms)
     chosen = {norm: choose(eps) for norm, eps in budgets.items()}
-    multi = group.multi
+    multi = group.multi and not group.partial
     cases = [(model, norm, eps) for model in group.models for norm, eps in budgets.items()]
     curves = [c for m, n, e in cases for c in _curves(m, n, e, norms, _flags)]
     decided = [

@@ -51,7 +51,7 @@ def summary(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def summary_table(folder: str | Path) -> str:
-    """Return the verdict and a table of robust accuracy for a terminal.
+    """Return the verdict and a table of robust accuracy for a terminal, and what was left out.
 
     Args:
       folder: the out folder of an evaluation.
@@ -60,7 +60,7 @@ def summary_table(folder: str | Path) -> str:
       FileNotFoundError: there are no rows.
       ValueError: a stored file is damaged, with the remedy.
     """
-    _, statistics = _load(folder)
+    results, statistics = _load(folder)
     blocks = []
     for found in statistics:
         for verdict in _verdict.verdicts(found):
@@ -71,6 +71,7 @@ def summary_table(folder: str | Path) -> str:
                 blocks.append(f"{title}\n{_text(table)}")
             for table in _transfer.tables(found, verdict.norm):
                 blocks.append(f"{table.title}\n{_text(table, ('made for', 'budget'))}")
+    blocks += [f"note: {note}" for note in results.notes]
     return "\n\n".join(blocks).replace(_format.FIXED, " ")
 
 

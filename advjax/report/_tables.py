@@ -106,7 +106,7 @@ def accuracy_table(
             entries = [_at(series, interval, float(eps)) for eps in shown]
             rows.append(Row(series.model, series.attack, entries, series.combined))
     title, note = _ACCURACY[which]
-    if statistics.multi and not decisions:
+    if statistics.group.multi and not decisions:
         title = f"{title}, every finding right at once"
         note += " An image is right only when every known finding is."
     return Table(which, title, note, [_format.budget(e, norm) for e in shown], rows, True)
@@ -214,7 +214,7 @@ def class_table(statistics: Statistics, norm: str) -> Table:
     group, shown, multi = statistics.group, statistics.chosen[norm], statistics.multi
     names = list(group.class_names)
     # which images take part, and how they are told apart
-    if group.dense or multi:
+    if group.dense or group.multi:
         part = group.target.T >= 0 if multi else group.target.T > 0
     else:
         part = group.target == np.arange(len(names))[:, None]
@@ -248,14 +248,18 @@ def class_table(statistics: Statistics, norm: str) -> Table:
     if group.dense:
         what = "whose mask holds the class" if group.masks else "with a box of the class"
         note = note.replace("of the class", what)
-    word = "findings" if multi else "classes"
+    elif group.multi and not multi:
+        note = note.replace("of the class", "with the finding") + (
+            " Of the whole image: one finding that flips, whichever, breaks it."
+        )
+    word = "findings" if group.multi else "classes"
     if len(names) > MOST_CLASSES:
         note += f" The {MOST_CLASSES} weakest of {len(names)} {word} of each model are shown."
     absent = [name for name, inside in zip(names, part, strict=True) if not inside.any()]
     if absent:
         note += f" Without any image here: {', '.join(absent)}."
     columns = [_format.budget(eps, norm) for eps in shown]
-    kind = "finding" if multi else "class"
+    kind = "finding" if group.multi else "class"
     title = f"Robust accuracy per {kind}"
     return Table("class", title, note, columns, rows, True, kind.capitalize())
 

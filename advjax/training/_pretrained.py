@@ -23,7 +23,8 @@ def load(config: TrainConfig, dataset: Dataset, model: Model) -> PyTree | None:
 
     All of them are those of `config.pretrained`, but for a last layer of another number of outputs,
     which is drawn from the seed and named on a line of its own. For grey images, kernels of several
-    channels are added up, which is a network that sees the image in every channel.
+    channels are added up: a network that sees the image, normalised by the mean and std of this
+    config, in every channel.
 
     Raises:
       FileNotFoundError: `config.pretrained` is neither a run with a checkpoint nor a file.

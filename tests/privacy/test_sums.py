@@ -109,5 +109,8 @@ def test_keys_are_products_of_two_primes_of_the_asked_size(keys):
 def test_bad_numbers(keys):
     with pytest.raises(ValueError, match="does not fit into a key of 256 bits"):
         paillier.encrypt(keys[0], 2**255)
+    with pytest.raises(TypeError, match="float"):
+        paillier.encrypt(keys[0], 1.5)
+    assert paillier.decrypt(keys[1], paillier.encrypt(keys[0], np.int64(-5))) == -5
     with pytest.raises(ValueError, match="bits: must be even"):
         paillier.keypair(32)

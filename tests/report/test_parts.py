@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from advjax import report, store
-from advjax.report import _parts
+from advjax.report import _format, _parts
 from tests.report.fake import write_results
 from tests.report.page import Page
 
@@ -121,3 +121,30 @@ def test_dice_and_iou_of_each_class_of_pixels():
     for name, values in both.items():
         np.testing.assert_allclose(halves[f"pgd, {name}"], [2 * v / (1 + v) for v in values])
     assert len(halves) == 2
+
+
+def test_what_was_not_attacked_says_nothing_of_single_findings(tmp_path):
+    """Rows of a sweep hold clean outputs where an image was wrong already."""
+    options = {"models": ("net",), "epsilons": (2 / 255, 8 / 255), "class_names": FINDINGS,
+               "task": "multi", "panels": 0, "bootstrap": 20}  # fmt: skip
+    out = write_results(tmp_path, attacks=("pgd",), **options)
+    rows = out.read(attack="pgd")
+    largest = rows["eps"] > 4 / 255
+    rows["evaluated"] = ~(rows["wrong_when_clean"] & largest)
+    assert not rows["evaluated"].all()
+    out.write(rows, key="phantom:dermoscopy net pgd", overwrite=True)
+    page = Page(report.build(tmp_path).read_text())
+    assert "Robust accuracy of decisions" not in page.words
+    found = lines(tmp_path, "correlation")
+    assert not found  # every line lacks its last number
+    (table,) = (t for t in page.tables if t.get("data-metric") == "auroc")
+    shown = [c["text"].split()[0] for row in table["rows"][1:] for c in row["cells"][-3:]]
+    assert [text == _format.MISSING for text in shown[-3:]] == [False, False, True]
+    text = report.summary_table(tmp_path)
+    assert "of the clean images right" in text
+    assert "note: phantom:dermoscopy: a sweep ends an image's attack where it breaks" in text
+    # whole images are known: as many broken as the rows say
+    first, last = (e for e in report.summary(tmp_path) if e["eps"] > 0)
+    assert first["robust_accuracy"] >= last["robust_accuracy"]
+    broken = rows["success"] | rows["wrong_when_clean"]
+    assert last["accuracy_under_attack"] == pytest.approx(1 - broken[largest].mean())
