@@ -339,8 +339,13 @@ def _output_notes(statistics: Statistics, which: str) -> list[str]:
         absent = statistics.undefined.get(which, ())
         if absent:
             notes.append(f"Undefined on these images, hence left out: {', '.join(absent)}.")
-        if any((found.known < 1).any() for found in statistics.outputs):
+        if any(((found.known > 0) & (found.known < 1)).any() for found in statistics.outputs):
             notes.append("Only over images whose attacked output is stored.")
+        if which == "auroc" and group.partial and not group.multi:
+            notes.append(
+                "Of a sweep: what is wrong already is not attacked, and what broke counts as its "
+                "smallest adversarial image; evaluate, which spends every step, finds less."
+            )
     return notes
 
 
