@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from advjax import metrics, status
-from advjax.report import _format
+from advjax.report import _decisions, _format
 from advjax.report._results import CLEAN, Cell, ModelRows, Results
 from advjax.report._statistics import Statistics
 
@@ -47,11 +47,6 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
     for model in models:
         said += _misled(model, results.norms)
     said += idle(results.extra.get("idle") or [])
-    said += [
-        f"{attack} has its own word for broken ({word}), before the attack and under it: its "
-        "numbers are not those of the attacks without one."
-        for attack, word in (results.extra.get("own") or {}).items()
-    ]
     dtype = results.setting("gradient_dtype", "float32")
     if dtype != "float32":
         said.append(
@@ -67,6 +62,16 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
             "manifest.json lists them."
         )
     return said
+
+
+def _decided(found: Statistics, model: str) -> float:
+    """Return the share of decisions that are right on clean images, NaN where it is not known."""
+    (rows,) = (m for m in found.group.models if m.name == model)
+    target = found.group.target
+    if rows.clean is None or rows.clean.probabilities.shape[2] != target.shape[1]:
+        return float("nan")
+    hit = _decisions.right(rows.clean.probabilities[0], target)
+    return float(hit[target >= 0].mean()) if (target >= 0).any() else float("nan")
 
 
 def _missing(cell: Cell) -> int:
@@ -135,9 +140,9 @@ def _rise(cell: Cell) -> float:
 def baseline(found: Statistics) -> list[str]:
     """Name the models that are no better, before any attack, than an answer without looking."""
     target = found.group.target
-    if found.group.dense or (found.group.multi and not found.multi):
+    if found.group.dense:
         return []
-    if found.multi:
+    if found.group.multi:
         known = np.maximum((target >= 0).sum(0), 1)
         present = (target > 0).sum(0)
         lazy = float((np.maximum(present, known - present) * (target >= 0).any(0)).sum())
@@ -150,8 +155,10 @@ def baseline(found: Statistics) -> list[str]:
     for name in dict.fromkeys(series.model for series in found.leading):
         series = next(s for s in found.leading if s.model == name)
         clean = float(series.robust.value[0])
+        if found.group.multi and not found.multi:
+            clean = _decided(found, name)
         if clean <= chance:
-            what = "decisions" if found.multi else "clean images"
+            what = "decisions" if found.group.multi else "clean images"
             area = next(
                 (float(o.values["auroc"].value[0]) for o in found.outputs
                  if (o.model, o.attack) == (name, CLEAN) and "auroc" in o.values),

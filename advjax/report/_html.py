@@ -63,6 +63,7 @@ class Section(NamedTuple):
     cards: list[Card]
     legend: list[tuple[str, Markup]]
     multi: bool
+    findings: bool
     masks: bool
     boxes: bool
     robust: list[Plot]
@@ -193,6 +194,7 @@ def _section(
         cards=_cards(found, norm),
         legend=_legend(found, norm),
         multi=found.multi,
+        findings=found.group.multi,
         masks=found.group.masks,
         boxes=found.group.boxes,
         robust=_plots(found, norm, "robust"),

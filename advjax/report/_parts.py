@@ -33,7 +33,14 @@ def tables(statistics: Statistics, norm: str) -> list[Table]:
     if group.boxes:
         note = "At an IoU of one half, over all images. A class without a box has none."
         return [_by_class(statistics, norm, "box", "Average precision per class", note)]
-    return [_together(statistics, norm), _correlation(statistics, norm)] if group.multi else []
+    if not group.multi:
+        return []
+    note = "Area under the ROC curve of each finding, where it is known; of one class alone none."
+    return [
+        _by_class(statistics, norm, "auroc-finding", "AUROC per finding", note),
+        _together(statistics, norm),
+        _correlation(statistics, norm),
+    ]
 
 
 def _attacked(statistics: Statistics, norm: str) -> Iterator[tuple[ModelRows, str, Cell]]:
@@ -72,12 +79,25 @@ def _by_class(statistics: Statistics, norm: str, *about: str) -> Table:
     lines = [*names, MEAN] if key == "mask-iou" else list(names)
     rows = []
     for model, attack, cell in _attacked(statistics, norm):
-        found = np.stack([_of_classes(key, _records(model, cell, e), len(names)) for e in shown], 1)
+        if key == "auroc-finding":
+            outputs = [_at(model.clean if e == 0 else cell, e) for e in shown]
+            found = np.stack([_aurocs(o, statistics.group.target) for o in outputs], 1)
+        else:
+            records = [_records(model, cell, e) for e in shown]
+            found = np.stack([_of_classes(key, r, len(names)) for r in records], 1)
         rows += [
             _row(model, f"{attack}, {name}", values, shown)
             for name, values in zip(lines, found, strict=True)
         ]
     return _table(statistics, norm, (key, title, note), rows, "Attack and class")
+
+
+def _aurocs(outputs: Array | None, target: Array) -> Array:
+    """Return the AUROC of each finding `[K]`, NaN where it does not exist."""
+    known = np.zeros(len(target), bool) if outputs is None else np.isfinite(outputs).all(1)
+    if outputs is None or not known.any():
+        return np.full(target.shape[1], np.nan)
+    return metrics.auroc(outputs[known], target[known]).values
 
 
 def _of_classes(key: str, records: Array, num_classes: int) -> Array:

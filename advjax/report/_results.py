@@ -75,6 +75,8 @@ class Group(NamedTuple):
       class_names: `[C]`.
       models: the models.
       task: `"single"`, `"multi"`, `"segmentation"` or `"detection"`.
+      partial: whether some image was not attacked with every step at some budget.
+      own: attacks that have a word of their own for broken.
     """
 
     data: str
@@ -83,6 +85,8 @@ class Group(NamedTuple):
     class_names: tuple[str, ...]
     models: list[ModelRows]
     task: str
+    partial: bool = False
+    own: tuple[str, ...] = ()
 
     @property
     def multi(self) -> bool:
@@ -98,11 +102,6 @@ class Group(NamedTuple):
     def boxes(self) -> bool:
         """Whether objects are to be found; outputs are those of `tasks.split_boxes` then."""
         return self.task == "detection"
-
-    @property
-    def partial(self) -> bool:
-        """Whether some budget has images that were not attacked at it."""
-        return any(not cell.evaluated.all() for m in self.models for cell in m.attacks.values())
 
     @property
     def dense(self) -> bool:
@@ -163,6 +162,11 @@ def load(folder: str | Path) -> Results:
         _group(store, data, _unique(listed["model"][listed["data"] == data]), extra, notes)
         for data in _unique(listed["data"])
     ]
+    notes += [
+        f"{attack} has its own word for broken ({word}), before the attack and under it: its "
+        "numbers are not those of the attacks without one."
+        for attack, word in (extra.get("own") or {}).items()
+    ]
     attacks = [name for name in _unique(listed["attack"]) if name != CLEAN]
     norms = {name: str((extra.get("norms") or {}).get(name, "linf")) for name in attacks}
     return Results(Path(folder), manifest, groups, norms, read_panels(folder), notes)
@@ -197,20 +201,24 @@ def _group(
         if class_names:
             notes.append(f"{len(class_names)} class names for {count} classes: numbers are shown.")
         class_names = tuple(f"class {index}" for index in range(count))
-    if task == "multi" or task in _DENSE:
-        models = [_whole_budgets(model, data, notes) for model in models]
-    return Group(data, ids, target, class_names, models, task)
+    # only the exhaustive order of a sweep spends the steps that are left after a success
+    early = (store.manifest.get("config") or {}).get("order") not in (None, "exhaustive")
+    partial = early or any(not c.evaluated.all() for m in models for c in m.attacks.values())
+    if partial and (task == "multi" or task in _DENSE):
+        models = [_without_parts(model, data, early, notes) for model in models]
+    own = tuple(extra.get("own") or {})
+    return Group(data, ids, target, class_names, models, task, partial, own)
 
 
-def _whole_budgets(model: ModelRows, data: str, notes: list[str]) -> ModelRows:
-    """Forget the outputs at budgets at which not every image was attacked.
+def _without_parts(model: ModelRows, data: str, early: bool, notes: list[str]) -> ModelRows:
+    """Forget the outputs at budgets at which some image was not attacked with every step.
 
-    A sweep does not attack what is wrong already, and ends an image's runs at the smallest budget
-    that breaks it: what an image as a whole tells is known there, and nothing of its parts.
+    A sweep does not attack what is wrong already, and ends an image's runs where it breaks: what
+    an image as a whole tells is known there, and nothing of its parts.
     """
     cells = {}
     for name, cell in model.attacks.items():
-        whole: Array = np.all(cell.evaluated, axis=1, keepdims=True)
+        whole: Array = np.all(cell.evaluated, axis=1, keepdims=True) & (not early)
         cells[name] = cell._replace(
             probabilities=np.where(whole[..., None], cell.probabilities, np.nan)
         )
@@ -219,8 +227,7 @@ def _whole_budgets(model: ModelRows, data: str, notes: list[str]) -> ModelRows:
         "wrong already, so that parts of images (single findings, pixels, boxes) under attack are "
         "not known and left out; advjax evaluate with the same attacks has them."
     )
-    partial = any(not cell.evaluated.all() for cell in model.attacks.values())
-    if partial and note not in notes:
+    if note not in notes:
         notes.append(note)
     return model._replace(attacks=cells)
 

@@ -71,7 +71,8 @@ def summary_table(folder: str | Path) -> str:
                 blocks.append(f"{title}\n{_text(table)}")
             for table in _transfer.tables(found, verdict.norm):
                 blocks.append(f"{table.title}\n{_text(table, ('made for', 'budget'))}")
-    blocks += [f"note: {note}" for note in results.notes]
+    if results.notes:
+        blocks.append("\n".join(f"note: {note}" for note in results.notes))
     return "\n\n".join(blocks).replace(_format.FIXED, " ")
 
 

@@ -107,8 +107,13 @@ def accuracy_table(
             rows.append(Row(series.model, series.attack, entries, series.combined))
     title, note = _ACCURACY[which]
     if statistics.group.multi and not decisions:
-        title = f"{title}, every finding right at once"
-        note += " An image is right only when every known finding is."
+        own = set(statistics.group.own)
+        title = f"{title}, every finding right at once" + (
+            " (attacks with a goal or criterion: by that)" if own else ""
+        )
+        note += " An image is right only when every known finding is" + (
+            f", but for {', '.join(sorted(own))}." if own else "."
+        )
     return Table(which, title, note, [_format.budget(e, norm) for e in shown], rows, True)
 
 
@@ -250,7 +255,8 @@ def class_table(statistics: Statistics, norm: str) -> Table:
         note = note.replace("of the class", what)
     elif group.multi and not multi:
         note = note.replace("of the class", "with the finding") + (
-            " Of the whole image: one finding that flips, whichever, breaks it."
+            " Of the whole image: any finding that flips breaks it, but for an attack that has "
+            "its own word for broken."
         )
     word = "findings" if group.multi else "classes"
     if len(names) > MOST_CLASSES:
@@ -346,6 +352,11 @@ def _output_notes(statistics: Statistics, which: str) -> list[str]:
                 "Of a sweep: what is wrong already is not attacked, and what broke counts as its "
                 "smallest adversarial image; evaluate, which spends every step, finds less."
             )
+    if which in ("confidence", "linf", "l2") and group.partial:
+        notes.append(
+            "Of the images that were attacked at a budget only, perhaps few, and others at each: "
+            "columns cannot be compared."
+        )
     return notes
 
 

@@ -148,3 +148,46 @@ def test_what_was_not_attacked_says_nothing_of_single_findings(tmp_path):
     assert first["robust_accuracy"] >= last["robust_accuracy"]
     broken = rows["success"] | rows["wrong_when_clean"]
     assert last["accuracy_under_attack"] == pytest.approx(1 - broken[largest].mean())
+
+
+@pytest.mark.parametrize("order", ["search", "ascending", "exhaustive"])
+def test_an_attack_that_ended_at_its_first_success_says_nothing_either(tmp_path, order):
+    """Though every image was attacked at every budget."""
+    options = {"models": ("net",), "epsilons": (2 / 255, 8 / 255), "class_names": FINDINGS,
+               "task": "multi", "panels": 0, "bootstrap": 20}  # fmt: skip
+    out = write_results(tmp_path, attacks=("pgd",), **options)
+    out.write_manifest(config={**out.manifest["config"], "order": order})
+    whole = order == "exhaustive"
+    page = Page(report.build(tmp_path).read_text())
+    assert ("Robust accuracy of decisions" in page.words) is whole
+    assert bool(lines(tmp_path, "correlation")) is whole
+    assert ("columns cannot be compared" in page.words) is not whole
+    assert ("note:" in report.summary_table(tmp_path)) is not whole
+
+
+def test_auroc_of_each_finding(folder, rows):
+    outputs, truth = rows
+    found = lines(folder, "auroc-finding")
+    assert len(found) == 5
+    for k, name in enumerate(FINDINGS):
+        wanted = [
+            np.mean([(a > b) + (a == b) / 2 for a in p[truth[:, k], k] for b in p[~truth[:, k], k]])
+            for p in outputs
+        ]
+        np.testing.assert_allclose(found[f"pgd, {name}"], wanted, rtol=1e-6)
+
+
+def test_a_model_that_says_nothing_is_called_that_in_a_sweep_too(tmp_path):
+    options = {"models": ("net",), "epsilons": (2 / 255,), "class_names": FINDINGS,
+               "task": "multi", "panels": 0, "bootstrap": 20}  # fmt: skip
+    out = write_results(tmp_path, attacks=("pgd",), **options)
+    out.write_manifest(config={**out.manifest["config"], "order": "search"})
+    clean = out.read(attack="none")
+    clean["probabilities"] = np.full_like(clean["probabilities"], 0.1)
+    out.write(clean, key="phantom:dermoscopy net none", overwrite=True)
+    share = (clean["target"] == 0).mean()
+    words = Page(report.build(tmp_path).read_text()).words
+    percent = f"{100 * share:.1f}"
+    assert f"gets {percent} % of the decisions right without any attack" in words.replace(
+        chr(160), " "
+    )
