@@ -17,6 +17,8 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
         for model in models
         for attack, cell in model.attacks.items()
     ]
+    # what ends where an image breaks has outputs that are left out on purpose
+    partial = any(group.partial for group in results.groups)
     said = []
     for code in (status.Status.ZERO_GRADIENT, status.Status.NON_FINITE):
         shares = [(name, cell.status.get(int(code), 0) / cell.num_rows) for name, _, cell in cells]
@@ -27,7 +29,9 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
     missing = [
         f"{int(count)} for {name}"
         for name, _, cell in cells
-        if cell.probabilities.shape[2] and (count := _missing(cell))
+        if cell.probabilities.shape[2]
+        and not partial
+        and (count := (~np.isfinite(cell.probabilities).all(-1) & cell.evaluated).sum())
     ]
     if missing:
         said.append(
@@ -43,7 +47,9 @@ def warnings_of(results: Results, models: Sequence[ModelRows]) -> list[str]:
         )
     for model, attack, verdict, _, text in results.manifest.get("extra", {}).get("trust", []):
         if any(model == one.name for one in models):
-            said.append(f"{attack} on {model} is {verdict}: {text}.")
+            doubt = f"{attack} on {model} is {verdict}: {text}."
+            # shards have counted alike
+            said += [doubt] if doubt not in said else []
     for model in models:
         said += _misled(model, results.norms)
     said += idle(results.extra.get("idle") or [])
@@ -72,13 +78,6 @@ def _decided(found: Statistics, model: str) -> float:
         return float("nan")
     hit = _decisions.right(rows.clean.probabilities[0], target)
     return float(hit[target >= 0].mean()) if (target >= 0).any() else float("nan")
-
-
-def _missing(cell: Cell) -> int:
-    """Return how many rows lack an output, but for budgets of which none is told."""
-    known = np.isfinite(cell.probabilities).all(-1)
-    told = known.any(1, keepdims=True) | cell.evaluated.all(1, keepdims=True)
-    return int((~known & cell.evaluated & told).sum())
 
 
 def idle(counts: Sequence[tuple[str, str, int, int]]) -> list[str]:

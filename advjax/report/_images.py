@@ -137,13 +137,13 @@ def _how_many(panels: list[Panel]) -> int:
 def _sheet(results: Results, panel: Panel, shown: int) -> Sheet:
     """Make one sheet."""
     gain = gain_of(panel)
-    success = _success(results, panel)
+    wrong, success = _verdicts(results, panel)
     drawn = "mask" if panel.clean_mask is not None else ""
     drawn = "boxes" if panel.true_boxes is not None else drawn
     cards = []
     for index in range(min(shown, len(panel.clean))):
         clean, adv = panel.clean[index], panel.adv[index]
-        truth, before, after, wrong = _written(panel, index)
+        truth, before, after = _written(panel, index)
         cards.append(
             Card(
                 example_id=int(panel.example_id[index]),
@@ -154,7 +154,7 @@ def _sheet(results: Results, panel: Panel, shown: int) -> Sheet:
                 truth=truth,
                 before=before,
                 after=after,
-                wrong_before=wrong,
+                wrong_before=bool(wrong[index]),
                 fooled=bool(success[index]),
             )
         )
@@ -181,25 +181,28 @@ def _drawn(panel: Panel, image: Array, which: str, index: int) -> Array:
     return image if panel.clean_mask is None else _masks.outlined(image, masks[index])
 
 
-def _written(panel: Panel, index: int) -> tuple[str, str, str, bool]:
-    """Return the truth, what is said of both images, and whether it was wrong before."""
+def _written(panel: Panel, index: int) -> tuple[str, str, str]:
+    """Return the truth, and what is said of both images."""
     target, names = panel.target[index], panel.class_names
     before, after = panel.clean_probabilities[index], panel.adv_probabilities[index]
     if panel.true_boxes is not None:
-        truth, wrong = _boxes.truth(target, names), _boxes.wrong(before)
-        return truth, _boxes.said(before), _boxes.said(after), wrong
-    truth, wrong = _truth(target, names), _wrong(before, target)
-    return truth, _said(before, target, names), _said(after, target, names), wrong
+        return _boxes.truth(target, names), _boxes.said(before), _boxes.said(after)
+    return _truth(target, names), _said(before, target, names), _said(after, target, names)
 
 
-def _success(results: Results, panel: Panel) -> Array:
-    """Return the verdicts of the rows; where there is no such row, what the outputs say."""
-    found = np.array(
-        [
-            _wrong(said, target) if panel.true_boxes is None else _boxes.wrong(said)
-            for said, target in zip(panel.adv_probabilities, panel.target, strict=True)
-        ]
-    )
+def _verdicts(results: Results, panel: Panel) -> tuple[Array, Array]:
+    """Return which images count as broken, before the attack and under it.
+
+    As the rows have it, by the attack's own word for broken; where there is no such row, what the
+    outputs say.
+    """
+
+    def told(outputs: Array) -> Array:
+        pairs = zip(outputs, panel.target, strict=True)
+        boxed = panel.true_boxes is not None
+        return np.array([_boxes.wrong(o) if boxed else _wrong(o, target) for o, target in pairs])
+
+    before, found = told(panel.clean_probabilities), told(panel.adv_probabilities)
     for group in results.groups:
         for model in group.models:
             cell = model.attacks.get(panel.attack) if model.name == panel.model else None
@@ -209,9 +212,10 @@ def _success(results: Results, panel: Panel) -> Array:
             place = np.searchsorted(group.ids, panel.example_id)
             place = np.minimum(place, group.ids.size - 1)
             here = group.ids[place] == panel.example_id
+            before = np.where(here, cell.wrong[place], before)
             if row.size:
                 found = np.where(here, cell.success[row[0], place], found)
-    return found
+    return before, found
 
 
 def _wrong(probabilities: Array, target: Array) -> bool:

@@ -204,17 +204,17 @@ def _group(
     # only the exhaustive order of a sweep spends the steps that are left after a success
     early = (store.manifest.get("config") or {}).get("order") not in (None, "exhaustive")
     partial = early or any(not c.evaluated.all() for m in models for c in m.attacks.values())
-    if partial and (task == "multi" or task in _DENSE):
-        models = [_without_parts(model, data, early, notes) for model in models]
+    if partial:
+        models = [_without_outputs(model, data, early, notes) for model in models]
     own = tuple(extra.get("own") or {})
     return Group(data, ids, target, class_names, models, task, partial, own)
 
 
-def _without_parts(model: ModelRows, data: str, early: bool, notes: list[str]) -> ModelRows:
+def _without_outputs(model: ModelRows, data: str, early: bool, notes: list[str]) -> ModelRows:
     """Forget the outputs at budgets at which some image was not attacked with every step.
 
-    A sweep does not attack what is wrong already, and ends an image's runs where it breaks: what
-    an image as a whole tells is known there, and nothing of its parts.
+    A sweep does not attack what is wrong already, and ends an image's runs where it breaks: it
+    knows which images break, and not what the model says of images attacked with every step.
     """
     cells = {}
     for name, cell in model.attacks.items():
@@ -224,8 +224,8 @@ def _without_parts(model: ModelRows, data: str, early: bool, notes: list[str]) -
         )
     note = (
         f"{data}: a sweep ends an image's attack where it breaks, and does not attack what is "
-        "wrong already, so that parts of images (single findings, pixels, boxes) under attack are "
-        "not known and left out; advjax evaluate with the same attacks has them."
+        "wrong already, so that outputs under attack (AUROC, sensitivity, single findings, pixels, "
+        "boxes) are not known and left out; advjax evaluate with the same attacks has them."
     )
     if note not in notes:
         notes.append(note)

@@ -347,15 +347,10 @@ def _output_notes(statistics: Statistics, which: str) -> list[str]:
             notes.append(f"Undefined on these images, hence left out: {', '.join(absent)}.")
         if any(((found.known > 0) & (found.known < 1)).any() for found in statistics.outputs):
             notes.append("Only over images whose attacked output is stored.")
-        if which == "auroc" and group.partial and not group.multi:
-            notes.append(
-                "Of a sweep: what is wrong already is not attacked, and what broke counts as its "
-                "smallest adversarial image; evaluate, which spends every step, finds less."
-            )
     if which in ("confidence", "linf", "l2") and group.partial:
         notes.append(
-            "Of the images that were attacked at a budget only, perhaps few, and others at each: "
-            "columns cannot be compared."
+            "Of the images that were attacked at a budget only, perhaps few, others at each, and "
+            "broken ones as they first broke: columns cannot be compared."
         )
     return notes
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from advjax import metrics, report
-from advjax.report import _decisions, _images, _statistics
+from advjax.report import _decisions, _format, _images, _statistics
 from advjax.report._doubts import baseline
 from advjax.report._results import load
 from advjax.store import Store, write_panel
@@ -181,6 +181,12 @@ def test_outputs_that_are_not_known_are_left_out_and_said(tmp_path):
     (value,) = [float(c["data-value"]) for _, _, c in cells(page, "confidence")
                 if float(c["data-eps"]) > 0]  # fmt: skip
     assert value == pytest.approx(rows["confidence"][1::2].mean(), rel=1e-6)
+    assert "columns cannot be compared" in page.words
+    (table,) = (t for t in page.tables if t.get("data-metric") == "auroc")
+    assert table["rows"][-1]["cells"][-1]["text"].strip() == _format.MISSING
+    # attacked, but not stored
+    store.write({**rows, "evaluated": True}, key="phantom:dermoscopy m pgd", overwrite=True)
+    page = Page(report.build(tmp_path).read_text())
     assert "Only over images whose attacked output is stored." in page.words
 
 

@@ -191,3 +191,21 @@ def test_a_model_that_says_nothing_is_called_that_in_a_sweep_too(tmp_path):
     assert f"gets {percent} % of the decisions right without any attack" in words.replace(
         chr(160), " "
     )
+
+
+def test_cards_of_images_go_by_the_rows(tmp_path):
+    """An attack with a word of its own for broken judges the clean image by it, too."""
+    options = {"models": ("net",), "epsilons": (4 / 255,), "class_names": FINDINGS,
+               "task": "multi", "panels": 4, "bootstrap": 20}  # fmt: skip
+    out = write_results(tmp_path, attacks=("pgd",), **options)
+    rows = out.read(attack="pgd")
+    rows["wrong_when_clean"][:], rows["success"][:] = False, False
+    out.write(rows, key="phantom:dermoscopy net pgd", overwrite=True)
+    words = Page(report.build(tmp_path).read_text()).words
+    assert "withstood the attack" in words
+    assert "wrong before the attack" not in words
+    rows["wrong_when_clean"][:], rows["success"][:] = True, True
+    out.write(rows, key="phantom:dermoscopy net pgd", overwrite=True)
+    words = Page(report.build(tmp_path).read_text()).words
+    assert "withstood the attack" not in words
+    assert "wrong before the attack" in words
