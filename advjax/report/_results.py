@@ -223,9 +223,9 @@ def _without_outputs(model: ModelRows, data: str, early: bool, notes: list[str])
             probabilities=np.where(whole[..., None], cell.probabilities, np.nan)
         )
     note = (
-        f"{data}: a sweep ends an image's attack where it breaks, and does not attack what is "
+        f"{data}: a sweep or AutoAttack ends where an image breaks, and does not attack what is "
         "wrong already, so that outputs under attack (AUROC, sensitivity, single findings, pixels, "
-        "boxes) are not known and left out; advjax evaluate with the same attacks has them."
+        "boxes) are not known and left out; advjax evaluate with other attacks has them."
     )
     if note not in notes:
         notes.append(note)

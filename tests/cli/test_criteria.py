@@ -69,7 +69,7 @@ def test_clean_images_are_judged_by_the_criterion_of_the_attack(run, tmp_path, c
     # a sweep attacks no image that is wrong already, so that it knows nothing of single findings
     blind = command == "sweep"
     assert ("Robust accuracy of decisions" in text) is not blind
-    assert ("note: phantom:xray: a sweep ends an image's attack where it breaks" in text) is blind
+    assert ("note: phantom:xray: a sweep or AutoAttack ends where an image breaks" in text) is blind
     assert ("Robust accuracy of decisions" in page) is not blind
     told = {name: f"{name} has its own word for broken (" in page for name in names}
     assert told == {name: name != "pgd-2" for name in names}

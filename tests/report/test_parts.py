@@ -142,7 +142,7 @@ def test_what_was_not_attacked_says_nothing_of_single_findings(tmp_path):
     assert [text == _format.MISSING for text in shown[-3:]] == [False, False, True]
     text = report.summary_table(tmp_path)
     assert "of the clean images right" in text
-    assert "note: phantom:dermoscopy: a sweep ends an image's attack where it breaks" in text
+    assert "note: phantom:dermoscopy: a sweep or AutoAttack ends where an image breaks" in text
     # whole images are known: as many broken as the rows say
     first, last = (e for e in report.summary(tmp_path) if e["eps"] > 0)
     assert first["robust_accuracy"] >= last["robust_accuracy"]
