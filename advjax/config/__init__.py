@@ -2,7 +2,7 @@
 `experiments/configs/` and the `config.json` of every run are these, field by field.
 
 Nothing of the library is imported here: a config is data. The floors above turn it into objects.
-"""  # noqa: D205
+"""  # noqa: D205  # a title of two lines
 
 from advjax.config._attack import TRAINING, AttackConfig
 from advjax.config._data import DataConfig, ModelConfig

@@ -191,7 +191,7 @@ def count(task: str, targets: np.ndarray, num_classes: int) -> np.ndarray:
     """Return `[K]` numbers of examples of each class (`single`), of positives of each finding
     (`multi`), of images that have pixels of each class (`segmentation`), or of boxes of each kind
     (`detection`).
-    """  # noqa: D205
+    """  # noqa: D205  # a title of two lines
     if task == "single":
         return np.bincount(targets, minlength=num_classes)
     if task == "multi":

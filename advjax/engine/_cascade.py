@@ -152,6 +152,7 @@ def build(
 ) -> tuple[list[MakeAttack], list[Attack]]:
     """Return the attacks of a cascade, built once outside of the program to read their specs."""
     several = isinstance(make_attack, list | tuple) and not isinstance(make_attack, Attack)
+    # `several` says which of the two it is, which the type check does not follow
     makers: list[Any] = [*make_attack] if several else [make_attack]  # type: ignore[misc]
     if not makers:
         raise ValueError("make_attack: name at least one attack")

@@ -106,9 +106,9 @@ def _differs(output: PyTree, other: PyTree) -> Array:
 
     def one(a: PyTree, b: PyTree) -> Array:
         # decisions may be booleans, which have no difference
-        leaves = (jax.tree.leaves(jax.tree.map(lambda v: v * 1, side)) for side in (a, b))
-        pairs = zip(*leaves, strict=True)
-        gaps = [jnp.max(jnp.abs(u - v)) / (1 + jnp.max(jnp.abs(u))) for u, v in pairs]
+        pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        numbers = [(u * 1, v * 1) for u, v in pairs]
+        gaps = [jnp.max(jnp.abs(u - v)) / (1 + jnp.max(jnp.abs(u))) for u, v in numbers]
         return jnp.max(jnp.stack(gaps)) > 0.02
 
     return jax.vmap(one)(output, other)

@@ -90,11 +90,15 @@ def nothing_to_reach(objective: Objective, output: PyTree, target: PyTree) -> Ar
     def drawn(leaf: Array) -> Array:
         # the same for every row, so that no batch matters
         noise = 10 * jax.random.normal(jax.random.key(0), leaf.shape[1:])
-        return jnp.broadcast_to(noise.astype(leaf.dtype), leaf.shape)
+        noise = noise > 0 if leaf.dtype == bool else noise.astype(leaf.dtype)
+        return jnp.broadcast_to(noise, leaf.shape)
+
+    def opposite(leaf: Array) -> Array:
+        return ~leaf if leaf.dtype == bool else jnp.negative(leaf)
 
     loss, reach = jax.vmap(objective.loss), jax.vmap(objective.criterion)
     before, idle = loss(output, target), ~reach(output, target)
-    for change in (lambda leaf: jnp.subtract(0, leaf).astype(leaf.dtype), drawn):
+    for change in (opposite, drawn):
         other = jax.tree.map(change, output)
         idle = idle & (loss(other, target) == before) & ~reach(other, target)
     return idle

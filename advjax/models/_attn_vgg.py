@@ -1,6 +1,6 @@
 """VGG-16 with two attention blocks (Yan et al., "Melanoma Recognition via Visual Attention",
 IPMI 2019).
-"""  # noqa: D205
+"""  # noqa: D205  # a title of two lines
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """Inception-v3 (Szegedy et al., "Rethinking the Inception Architecture for Computer Vision",
 2015), with the names and sizes of the usual PyTorch implementation.
-"""  # noqa: D205
+"""  # noqa: D205  # a title of two lines
 
 from typing import Any
 

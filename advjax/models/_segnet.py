@@ -1,6 +1,6 @@
 """SegNet (Badrinarayanan et al., "SegNet: A Deep Convolutional Encoder-Decoder Architecture for
 Image Segmentation", 2015): VGG-16 down, its mirror image up, joined by the places of the maxima.
-"""  # noqa: D205
+"""  # noqa: D205  # a title of two lines
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """U-Net (Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image Segmentation",
 2015), with batch-norm and padded convolutions, as the segmentation benchmarks have it.
-"""  # noqa: D205
+"""  # noqa: D205  # a title of two lines
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """VGG-16 with batch-norm (Simonyan and Zisserman, "Very Deep Convolutional Networks for
 Large-Scale Image Recognition", 2014).
-"""  # noqa: D205
+"""  # noqa: D205  # a title of two lines
 
 from typing import Any
 

@@ -1,6 +1,5 @@
 """The gradient of differentially private training."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -67,10 +66,10 @@ def dp_gradient(
     leaves, structure = jax.tree.flatten(params)
     parts = jax.tree.map(lambda v: jnp.reshape(v, (size // held, held, *v.shape[1:])), batch)
     total, _ = jax.lax.scan(add, [jnp.zeros_like(leaf) for leaf in leaves], parts)
-    draw = functools.partial(jnp.multiply, jnp.asarray(noise_multiplier) * max_norm)
+    spread = noise_multiplier * max_norm
     keys = jax.random.split(typed(key), len(leaves))
     noisy = [
-        ((t + draw(jax.random.normal(k, t.shape, t.dtype))) / size).astype(t.dtype)
+        ((t + spread * jax.random.normal(k, t.shape, t.dtype)) / size).astype(t.dtype)
         for t, k in zip(total, keys, strict=True)
     ]
     return jax.tree.unflatten(structure, noisy)

@@ -263,3 +263,21 @@ def test_a_success_that_is_not_verified_is_a_sign():
     # one of a few probes says little
     assert _trust.judge({"more_effort_breaks": (1, 8)}).verdict == "ok"
     assert _trust.judge({"more_effort_breaks": (2, 8)}).verdict == "suspicious"
+
+
+def test_decisions_as_booleans():
+    """What a black box answers may have no difference and no negative."""
+
+    def make(w):
+        objective = attacks.from_logits(
+            lambda x: jax.nn.one_hot(jnp.argmax(logits(w, x), -1), CLASSES, dtype=bool),
+            loss=lambda output, target: 1.0 - output[target],
+            criterion=lambda output, target: ~output[target],
+        )
+        return attacks.hopskipjump(objective, threat.l2(), num_steps=2)
+
+    result = engine.sweep(make, W, X, Y, epsilons=[50.0], key=KEY, slots=6)
+    assert not result.tables[0].idle.any()
+    assert np.isfinite(result.min_eps).any()
+    rows = engine.reference(make, W, X, Y, 50.0, key=KEY)
+    np.testing.assert_array_equal(rows.success, np.isfinite(result.min_eps))
